@@ -1,0 +1,1 @@
+"""Attacks: one public class a file; the file name is the name."""

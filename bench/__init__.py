@@ -1,0 +1,1 @@
+"""The engine: knows the nouns, names no model and no attack."""

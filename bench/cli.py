@@ -1,0 +1,303 @@
+"""The command line: parses words, calls one room, prints, and turns every error into one line and an exit code.
+
+Exit codes: 0 ok, 1 verdict against, 2 usage, 3 inconclusive, 4 could not measure, 5 sandbox violation,
+6 malformed input, 7 internal error, 8 input/output, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from grit import __version__
+from grit.bench.types import GritError, UsageError
+
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of ``grit``."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = grit.main(args=arguments, prog_name="grit", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted: the same command continues where it stopped", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted: the same command continues where it stopped", 130)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        usage = f" (see '{context.command_path} --help')" if context else ""
+        _fail(" ".join(error.format_message().split()) + usage, 2)
+    except BrokenPipeError:  # the reader of a pipe went away: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except GritError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(" ".join(str(error).split()), error.exit_code)
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNOS:
+            if debug:
+                traceback.print_exc()
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}{error.strerror}; free space or give another folder with -o: finished work is kept", 8)
+        _internal(debug)
+    # The last resort: whatever was not foreseen is reported as our bug, never as a result.
+    except Exception:
+        _internal(debug)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"grit: {message}", err=True)
+    sys.exit(code)
+
+
+def _internal(debug: bool) -> None:
+    report = traceback.format_exc()
+    if debug:
+        click.echo(report, err=True)
+    with tempfile.NamedTemporaryFile("w", prefix="grit-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(f"gritbench {__version__}\n{' '.join(sys.argv)}\n{report}")
+    last = report.strip().splitlines()[-1]
+    _fail(f"internal error: {last}; this is a bug, the report is in {file.name}", 7)
+
+
+def _emit(value: Any, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) if as_json else text)
+
+
+def _words(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """'a,b' -> ('a', 'b'); brackets keep their commas, so that 'student[hidden=10,embedding=10]' is one word."""
+    if value is None:
+        return None
+    words, depth, word = [], 0, ""
+    for letter in value + ",":
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0:
+            if word.strip():
+                words.append(word.strip())
+            word = ""
+        else:
+            word += letter
+    if not words:
+        raise click.BadParameter("expected at least one name")
+    return tuple(words)
+
+
+def _settings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r}: expected field=value, as in epochs=3")
+        pairs.append((key, text))
+    return tuple(pairs)
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_output = click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write to.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="grit")
+def grit() -> None:
+    """Adversarial robustness, size and ARM cost of compact text classifiers, on one honest leaderboard."""
+
+
+# --- what there is -----------------------------------------------------------------------------------
+
+
+@grit.command("list")
+@click.argument("kind", required=False)
+@_json
+@_debug
+def list_(kind: str | None, as_json: bool, debug: bool) -> None:
+    """Models, attacks, schemes, datasets, targets and objectives that can be named."""
+    from grit.bench import catalogue
+
+    found = catalogue.everything(kind)
+    _emit(found, as_json, catalogue.render(found))
+
+
+@grit.command()
+@_json
+@_debug
+def data(as_json: bool, debug: bool) -> None:
+    """What data is here, what is missing, and how to get it."""
+    from grit.bench import catalogue
+
+    found = catalogue.data()
+    _emit(found, as_json, catalogue.render_data(found))
+
+
+@grit.command()
+@_json
+@_debug
+def doctor(as_json: bool, debug: bool) -> None:
+    """What can be measured on this machine; for the rest, what to install."""
+    from grit.bench import catalogue
+
+    found = catalogue.doctor()
+    _emit(found, as_json, catalogue.render_doctor(found))
+
+
+@grit.command()
+@click.argument("name")
+@_json
+@_debug
+def check(name: str, as_json: bool, debug: bool) -> None:
+    """Run the public contract on a model or an attack, by name."""
+    from grit.bench import check as contract
+
+    findings = contract.check_name(name)
+    _emit(contract.as_json(findings), as_json, contract.render(findings))
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+@grit.command()
+@click.argument("document", type=click.Choice(["record"]), default="record")
+@_debug
+def schema(document: str, debug: bool) -> None:
+    """The JSON Schema (2020-12) of what grit writes."""
+    from grit.bench import records
+
+    click.echo(json.dumps(records.schema(), indent=2, sort_keys=True))
+
+
+# --- the experiment, whole and in steps --------------------------------------------------------------
+
+
+def _experiment(command: Any) -> Any:
+    """The options that say what an experiment is; unset ones take the defaults of run.Experiment."""
+    options = [
+        click.option("--dataset", help="Name, folder/file or path. [default: the embedded 'pings']"),
+        click.option("--model", "models", callback=_words, help="Models, with commas; student[hidden=10] sets fields."),
+        click.option("--scheme", "schemes", callback=_words, help="Training schemes, with commas."),
+        click.option("--attack", "attacks", callback=_words, help="Attacks key[.tier][+lexicon], with commas."),
+        click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas."),
+        click.option("--n", type=click.IntRange(min=1), help="Test examples to attack, by stratified hash rank."),
+        click.option("--n-train", type=click.IntRange(min=1), help="Training examples. [default: all]"),
+        click.option("--seed", type=click.IntRange(min=0), help="Seed of training and attacks. [default: 0]"),
+        click.option("--set", "settings", multiple=True, callback=_settings, help="Replace a field: --set epochs=3."),
+        click.option("--jobs", type=click.IntRange(min=1), help="Processes. [default: the cores]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
+@grit.command("run")
+@_experiment
+@_output
+@_quiet
+@_json
+@_debug
+def run_(output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any) -> None:
+    """Train, export, attack and measure every model under every scheme; then the board."""
+    from grit.bench import run
+
+    experiment = run.Experiment(**_chosen(options))
+    finished = run.run(experiment, output, jobs=jobs, quiet=quiet)
+    _show(finished, as_json)
+
+
+@grit.command()
+@_experiment
+@_output
+@_quiet
+@_debug
+def train(output: Path | None, quiet: bool, debug: bool, jobs: int | None, **options: Any) -> None:
+    """Train and export only; 'grit run' with the same words continues from there."""
+    from grit.bench import run
+
+    experiment = run.Experiment(**_chosen(options))
+    folder = run.train(experiment, output, jobs=jobs, quiet=quiet)
+    click.echo(str(folder))
+
+
+@grit.command()
+@click.argument("model")
+@_experiment
+@_output
+@_quiet
+@_json
+@_debug
+def attack(
+    model: str, output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any
+) -> None:
+    """Attack MODEL: a run folder, one row of it, or module:callable (texts to logits)."""
+    from grit.bench import run
+
+    finished = run.attack(model, _chosen(options), output, jobs=jobs, quiet=quiet)
+    _show(finished, as_json)
+
+
+@grit.command()
+@click.argument("model")
+@click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas.")
+@_quiet
+@_json
+@_debug
+def measure(model: str, targets: tuple[str, ...] | None, quiet: bool, as_json: bool, debug: bool) -> None:
+    """Measure what MODEL (a run folder or one row of it) costs: bytes, latency."""
+    from grit.bench import run
+
+    cells = run.measure(model, targets or ("local",), quiet=quiet)
+    _emit(run.cells_as_json(cells), as_json, run.render_cells(cells))
+
+
+@grit.command()
+@click.argument("model")
+@click.option("--to", "format_", type=click.Choice(["onnx"]), required=True)
+@click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
+@_output
+@_json
+@_debug
+def export(model: str, format_: str, precision: str, output: Path | None, as_json: bool, debug: bool) -> None:
+    """Export MODEL (one row of a run folder) to files that ship."""
+    from grit.bench import run
+
+    if output is None:
+        raise UsageError("export needs -o DIR: the folder to write to")
+    sizes = run.export(model, format_, precision, output)
+    text = "\n".join(f"{output / part}  {size:,} bytes" for part, size in sizes.items())
+    _emit({"folder": str(output), "sizes_bytes": sizes}, as_json, text)
+
+
+@grit.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
+@_output
+@_json
+@_debug
+def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json: bool, debug: bool) -> None:
+    """The board of run folders (default: all under runs/); -o writes it as a self-contained page."""
+    from grit.bench import run
+
+    run.board(folders, format_, output, as_json)
+
+
+def _show(finished: Any, as_json: bool) -> None:
+    from grit.bench import run
+
+    if as_json:
+        click.echo(run.records_json(finished))
+    else:
+        run.print_board(finished)

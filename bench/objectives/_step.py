@@ -1,0 +1,194 @@
+"""One training step, as a loss term sees it.
+
+What lasts for the whole training is the :class:`Scene`; what changes with the batch is the :class:`Step`.
+Everything that costs a pass through a network is computed when a term first asks for it, and only once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from grit.bench.objectives._flips import Flips
+from grit.bench.objectives._lessons import Lessons
+from grit.bench.objectives._words import Codebook, Split, Words
+from grit.bench.types import Model, Reading, UsageError
+
+
+class Objective(Protocol):
+    """A loss term: a frozen dataclass whose fields are its hyper-parameters."""
+
+    @property
+    def needs_teacher(self) -> bool: ...
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether it trains for robustness: then the best epoch is chosen on attacked dev texts too."""
+        ...
+
+    def helper(self, scene: Scene) -> nn.Module | None:
+        """Parameters trained beside the student and thrown away after; raises UsageError where it cannot apply."""
+        ...
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        """The loss of one step: a scalar."""
+        ...
+
+
+@dataclass(eq=False)
+class Scene:
+    """What stays the same from the first step to the last."""
+
+    student: Model
+    words: Words
+    codebook: Codebook  # the student's codes
+    train: Split
+    classes: int
+    seed: int
+    teaching: Lessons | None = None
+    helpers: Mapping[Objective, nn.Module] = field(default_factory=dict)
+    epoch: int = 0
+    _flips: dict[str, Flips] = field(default_factory=dict)
+
+    @property
+    def lessons(self) -> Lessons:
+        """The teacher's answers; a UsageError where there is no teacher."""
+        if self.teaching is None:
+            raise UsageError("this scheme has a term that needs a teacher, got none; give one or use another scheme")
+        return self.teaching
+
+    def flips(self, lexicon: str) -> Flips:
+        """What an attacker may write over each word, redrawn every epoch; ``lexicon`` "" allows no synonyms."""
+        if lexicon not in self._flips:
+            self._flips[lexicon] = Flips(self.codebook, self.train, lexicon, self.seed)
+        flips = self._flips[lexicon]
+        flips.renew(self.epoch)
+        return flips
+
+    @cached_property
+    def widths(self) -> tuple[int, int]:
+        """Features of the student's word vectors and of its state."""
+        with quiet(self.student), torch.no_grad():
+            reading = self.student.read(
+                self.student.features(self.codebook.codes(np.zeros((1, 1), np.int32))), torch.ones(1, dtype=torch.long)
+            )
+        return reading.words.shape[-1], reading.state.shape[-1]
+
+
+@dataclass(eq=False)
+class Step:
+    """One batch of the training split under the student as it is now."""
+
+    scene: Scene
+    index: np.ndarray  # [batch] places in the training split
+    progress: float  # share of the training done, in (0, 1]
+    generator: torch.Generator
+    random: random.Random
+
+    @property
+    def student(self) -> Model:
+        return self.scene.student
+
+    @property
+    def epoch(self) -> int:
+        return self.scene.epoch
+
+    @property
+    def lessons(self) -> Lessons:
+        return self.scene.lessons
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """int32 [batch seq]; what a row's token is: ``scene.words.strings``."""
+        return self.scene.train.rows(self.index)
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        return torch.from_numpy(self.scene.train.lengths[self.index])
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        return torch.from_numpy(self.scene.train.labels[self.index])
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """bool [batch seq]: the tokens that are there."""
+        return torch.arange(self.rows.shape[1]) < self.lengths[:, None]
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        return self.student.features(self.scene.codebook.codes(self.rows))
+
+    @cached_property
+    def reading(self) -> Reading:
+        return self.student.read(self.features, self.lengths)
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        return self.student.head(self.reading.state)
+
+    @cached_property
+    def slope(self) -> torch.Tensor:
+        """Gradient of the attack margin at the features, of the student as it would be deployed: [batch seq feat]."""
+        with quiet(self.student):
+            features = self.student.features(self.scene.codebook.codes(self.rows)).detach().requires_grad_()
+            logits = self.again(features)
+            return torch.autograd.grad(margin(logits, self.labels).sum(), features)[0]
+
+    def again(self, features: torch.Tensor) -> torch.Tensor:
+        """The student's logits on other features of the same texts: [batch classes]."""
+        return self.student.head(self.student.read(features, self.lengths).state)
+
+    def over(self, rows: np.ndarray) -> torch.Tensor:
+        """The student's features of other words in the same places: [batch seq feat]."""
+        return self.student.features(self.scene.codebook.codes(rows))
+
+    def pool(self, tokens: torch.Tensor, *, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens -> pieces of text, summed or averaged: [batch seq feat] -> [batch pieces feat], and where there are any.
+
+        Only for separable students.
+        """
+        pieces = torch.from_numpy(self.scene.train.pieces(self.index)).long().where(self.mask, torch.tensor(-1)) + 1
+        n = int(pieces.max()) + 1  # slot 0 takes the padding
+        sums = tokens.new_zeros(len(tokens), n, tokens.shape[-1])
+        sums = sums.scatter_add(1, pieces[..., None].expand_as(tokens), tokens)[:, 1:]
+        counts = torch.zeros(len(tokens), n, dtype=tokens.dtype)
+        counts = counts.scatter_add(1, pieces, torch.ones_like(pieces, dtype=tokens.dtype))[:, 1:]
+        return (sums / counts.clamp(min=1)[..., None] if mean else sums), counts > 0
+
+
+@contextmanager
+def quiet(model: Model) -> Iterator[None]:
+    """The model as deployed: no dropout, fixed normalisation; training mode is put back after."""
+    module = model
+    assert isinstance(module, nn.Module)  # the contract of Model
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Largest other logit minus the gold logit, [batch]: positive where the text is misread."""
+    gold = nn.functional.one_hot(labels, logits.shape[-1]).bool()
+    return logits.masked_fill(gold, -torch.inf).amax(-1) - logits[gold]
+
+
+def divergence(target: torch.Tensor, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 KL(softmax(target / T) || softmax(logits / T)), mean over the batch.
+
+    T^2 keeps the size of its gradient as T changes (Hinton, Vinyals, Dean 2015, section 2).
+    """
+    wanted = (target / temperature).log_softmax(-1)
+    given = (logits / temperature).log_softmax(-1)
+    return temperature**2 * nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)

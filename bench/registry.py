@@ -1,0 +1,155 @@
+"""Name -> class: the file in the folder, or an entry point.
+
+A file ``models/x.py`` makes ``x`` a command-line word and a board row; a stranger's package does the same
+through the entry points ``gritbench.models``, ``gritbench.attacks``, ``gritbench.targets`` and
+``gritbench.objectives``. Listing names imports no component.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from grit.bench.types import Attack, UsageError
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    # kind -> (package that holds its files, the method that marks its public class)
+    "models": ("grit.models", "build"),
+    "attacks": ("grit.attacks", "attack"),
+    "targets": ("grit.bench.targets", "probe"),
+    "objectives": ("grit.bench.objectives", "__call__"),
+}
+
+_HOUSE = Path(__file__).parent.parent  # where the folders of KINDS lie, in a checkout and in a wheel
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a name comes from: a file of this house, or a stranger's entry point."""
+
+    kind: str
+    name: str
+    where: str
+    entry_point: EntryPoint | None = None
+
+
+def unknown(what: str, got: str, known: Iterable[str], remedy: str) -> UsageError:
+    """The error of an unknown name, with the nearest known one."""
+    near = difflib.get_close_matches(got, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UsageError(f"unknown {what} {got!r}: {hint}{remedy}")
+
+
+def names(kind: str) -> dict[str, Origin]:
+    """Every name of a kind, sorted, with its origin; a name with two origins is a UsageError that names both."""
+    package, _ = KINDS[kind]
+    folder = _HOUSE.joinpath(*package.split(".")[1:])
+    found = {
+        file.stem: Origin(kind, file.stem, str(file))
+        for file in sorted(folder.glob("*.py"))
+        if not file.stem.startswith("_")
+    }
+    for point in entry_points(group=f"gritbench.{kind}"):
+        distribution = point.dist.name if point.dist else "an unnamed distribution"
+        where = f"{distribution} ({point.value})"
+        if point.name in found:
+            raise UsageError(
+                f"two {kind} are called {point.name!r}: {found[point.name].where} and {where}; "
+                "rename one or uninstall the package"
+            )
+        found[point.name] = Origin(kind, point.name, where, point)
+    return dict(sorted(found.items()))
+
+
+def load(kind: str, name: str) -> Any:
+    """The public class behind a name."""
+    known = names(kind)
+    if name not in known:
+        raise unknown(kind.rstrip("s"), name, known, f"'grit list {kind}' shows them all")
+    origin = known[name]
+    if origin.entry_point is not None:
+        return origin.entry_point.load()
+    package, mark = KINDS[kind]
+    return _public_class(importlib.import_module(f"{package}.{name}"), mark, origin)
+
+
+def _public_class(module: ModuleType, mark: str, origin: Origin) -> type:
+    public = [
+        value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and mark in vars(value)
+    ]
+    if len(public) != 1:
+        got = ", ".join(c.__name__ for c in public) or "none"
+        raise UsageError(f"{origin.where} must hold exactly one public class with a method {mark!r}, got {got}")
+    return public[0]
+
+
+def attack(spec: str) -> Attack:
+    """The configured attack behind ``key[.tier][+lexicon]`` or ``textattack:recipe``.
+
+    No tier is ``strong``; no lexicon is the default one, written out in full by :func:`attack_name`.
+    """
+    key, _, recipe = spec.partition(":")
+    key, _, lexicon = key.partition("+") if not recipe else (key, "", "")
+    key, _, tier = key.partition(".")
+    cls = load("attacks", key)
+    tier = tier or "strong"
+    if recipe:
+        return cls(recipe=recipe)
+    if tier not in cls.tiers:
+        raise unknown(f"tier of {key}", tier, cls.tiers, f"it has {', '.join(cls.tiers)}")
+    configured = cls(**cls.tiers[tier])
+    if lexicon:
+        configured = dataclasses.replace(
+            configured, threat=dataclasses.replace(configured.threat, lexicon=lexicon)
+        )
+    return configured
+
+
+def override(value: Value, changes: Mapping[str, str], *, owner: str) -> Value:
+    """``value`` (a frozen dataclass) with fields replaced by parsed strings; refuses unknown names and other types."""
+    hints = typing.get_type_hints(type(value))
+    fields = {f.name for f in dataclasses.fields(value)}  # type: ignore[arg-type]  # a dataclass by contract
+    parsed = {}
+    for name, text in changes.items():
+        if name not in fields:
+            raise unknown(f"field of {owner}", name, fields, f"it has {', '.join(sorted(fields))}")
+        parsed[name] = _parse(name, text, getattr(value, name), hints[name])
+    return dataclasses.replace(value, **parsed)  # type: ignore[type-var]
+
+
+def _parse(name: str, text: str, old: Any, hint: Any) -> Any:
+    if isinstance(old, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    elif isinstance(old, int) or (old is None and hint == int | None):
+        if text.lower() == "none" and hint == int | None:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            pass
+    elif isinstance(old, float):
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    elif isinstance(old, str):
+        return text
+    elif isinstance(old, tuple) and all(isinstance(v, str) for v in old):
+        return tuple(part for part in text.split(",") if part)
+    raise UsageError(f"{name}={text!r}: expected {getattr(hint, '__name__', hint)}, as in {name}={old!r}")

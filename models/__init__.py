@@ -1,0 +1,1 @@
+"""Models: one public class a file; the file name is the name."""
