@@ -120,6 +120,25 @@ def attack(spec: str) -> Attack:
     return configured
 
 
+def key_of(kind: str, cls: type) -> str:
+    """The name behind which a class stands; a UsageError for one that no name leads to."""
+    package, _ = KINDS[kind]
+    for name, origin in names(kind).items():
+        point = origin.entry_point
+        if f"{package}.{name}" == cls.__module__ or (point and point.value == f"{cls.__module__}:{cls.__qualname__}"):
+            return name
+    raise UsageError(f"no {kind.rstrip('s')} is registered with the class {cls.__qualname__} of {cls.__module__}")
+
+
+LEXICAL_SPACES = frozenset({"synonyms", "synonyms_same_pos", "lemmas"})  # spaces of a threat that read a lexicon
+
+
+def attack_name(attack: Attack) -> str:
+    """The full name of a configured attack: ``key.tier+lexicon``, the lexicon only where its threat reads one."""
+    lexicon = f"+{attack.threat.lexicon}" if LEXICAL_SPACES & set(attack.threat.spaces) else ""
+    return f"{key_of('attacks', type(attack))}.{attack.tier}{lexicon}"
+
+
 def override(value: Value, changes: Mapping[str, str], *, owner: str) -> Value:
     """``value`` (a frozen dataclass) with fields replaced by parsed strings; refuses unknown names and other types."""
     hints = typing.get_type_hints(type(value))

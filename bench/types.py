@@ -99,7 +99,8 @@ class BudgetSpent(Exception):
 class Threat:
     """What an attacker may do to a text: checked exactly for every claimed break.
 
-    spaces: any of ``synonyms`` (of the lexicon), ``typos`` (Damerau-Levenshtein distance at most
+    spaces: any of ``synonyms`` (of the lexicon, in the case of the word), ``synonyms_same_pos`` (of those, the ones of
+        its part of speech), ``lemmas`` (as the lexicon lists them), ``typos`` (Damerau-Levenshtein distance at most
         ``typo_distance``, 1 for words under 5 letters; ASCII letters only), ``characters`` (any string
         of word characters), ``vocabulary`` (any word the attack was given); a replacement must lie in one of them.
     max_words: share of the words of the text that may change, at least one word; 1.0 is all.
@@ -127,6 +128,18 @@ class Sentence(Protocol):
 
     def apply(self, script: Script) -> str:
         """The text under a script: exactly the named spans change."""
+        ...
+
+    def allows(self, script: Script) -> bool:
+        """Whether the threat holds a script; the engine's judge asks the same question."""
+        ...
+
+    def protected(self, index: int) -> bool:
+        """Whether word ``index`` is a stop word that the threat protects."""
+        ...
+
+    def typos(self, word: str) -> tuple[str, ...]:
+        """Every string one letter edit away from any ``word``: for searches that edit a changed word again."""
         ...
 
 

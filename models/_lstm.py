@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class LstmConfig(Protocol):
 class LstmClassifier(nn.Module):
     """Everything but the configuration and its defaults; nothing here is overridden."""
 
-    separable = True
+    separable: ClassVar[bool] = True
 
     def __init__(self, config: LstmConfig, vocabulary: tuple[str, ...], classes: int) -> None:
         """The layers, their weights still to be drawn or loaded."""
@@ -41,13 +41,13 @@ class LstmClassifier(nn.Module):
         self.max_tokens = config.max_tokens
         self._index = _vocabulary.index(vocabulary)
         self.table = nn.Parameter(torch.zeros(len(vocabulary), config.embedding))
-        # skip_init: torch's own initialisation would draw from the global generator
-        self.lstm: nn.LSTM = nn.utils.skip_init(nn.LSTM, config.embedding, config.hidden, batch_first=True)
+        # Made on the meta device first: torch's own initialisation would draw from the global generator.
+        self.lstm = nn.LSTM(config.embedding, config.hidden, batch_first=True, device="meta").to_empty(device="cpu")
         self.head_weight = nn.Parameter(torch.zeros(classes, config.hidden))
         self.head_bias = nn.Parameter(torch.zeros(classes))
 
     def drawn(self, seed: int) -> Self:
-        """This model with fresh weights: embeddings normal, the rest uniform within 1/sqrt(hidden), as torch has them."""
+        """This model with fresh weights: embeddings normal, the rest uniform within 1/sqrt(hidden), as in torch."""
         generator = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(self.config.hidden)
         nn.init.normal_(self.table, std=self.config.embedding_std, generator=generator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class FastGRNN(nn.Module):
         max_tokens: int = 128  # ours; Yelp-5: 300
         embedding_std: float = 1.0  # ours: torch's default
 
-    recipe = Recipe(epochs=20, batch_size=64, learning_rate=1e-2)
-    separable = True
+    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=1e-2)
+    separable: ClassVar[bool] = True
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:
         """The layers, their weights still to be drawn or loaded."""
@@ -61,8 +61,9 @@ class FastGRNN(nn.Module):
         self.head_weight = nn.Parameter(torch.zeros(classes, h))
         self.head_bias = nn.Parameter(torch.zeros(classes))
         # A sparse cell keeps its place in the schedule with its weights, so that a resumed training goes on alike.
-        self.sparse = min(config.density_w, config.density_u) <= 0.99  # the authors call the rest dense
-        if self.sparse:
+        self._sparse = min(config.density_w, config.density_u) <= 0.99  # the authors call the rest dense
+        if self._sparse:
+            self.sparse_batches: torch.Tensor
             self.register_buffer("sparse_batches", torch.zeros((), dtype=torch.int64))
             for name, factor, _ in self._densities():
                 self.register_buffer(f"support_{name}", torch.ones_like(factor, dtype=torch.bool))
@@ -129,7 +130,7 @@ class FastGRNN(nn.Module):
         In the second third every 15th batch keeps the largest weights of each factor, and the batches between
         keep to that support.
         """
-        if not self.sparse or progress <= 1 / 3:
+        if not self._sparse or progress <= 1 / 3:
             return
         choose = progress <= 2 / 3 and int(self.sparse_batches) % THRESHOLD_EVERY == 0
         for name, factor, density in self._densities():
@@ -138,6 +139,10 @@ class FastGRNN(nn.Module):
                 support.copy_(largest(factor, density))
             factor.mul_(support)
         self.sparse_batches += 1
+
+    def settled(self, progress: float) -> bool:
+        """Whether the weights at this share of training may be kept: not before they are sparse (authors' trainer)."""
+        return not self._sparse or progress > 1 / 3
 
     @torch.no_grad()
     def program(self) -> Program:
@@ -189,7 +194,7 @@ def run_cell(
     drive [seq batch hidden] is x W; state_weight [hidden hidden] multiplies from the right (h U); zeta and nu
     [1] are after their sigmoid. Returns [seq+1 batch hidden]: state t is the one after t tokens.
     """
-    return _Cell.apply(drive, state_weight, bias_gate, bias_update, zeta, nu)  # type: ignore[no-untyped-call]
+    return _Cell.apply(drive, state_weight, bias_gate, bias_update, zeta, nu)
 
 
 class _Cell(torch.autograd.Function):

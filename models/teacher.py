@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from grit.bench.types import Recipe
 from grit.models import _vocabulary
@@ -23,7 +23,7 @@ class Teacher(LstmClassifier):
         max_tokens: int = 128  # ours
         embedding_std: float = 1.0  # ours: torch's default
 
-    recipe = Recipe(epochs=20, batch_size=64, learning_rate=1e-3)  # as the student (section IV)
+    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=1e-3)  # as the student (section IV)
 
     @classmethod
     def build(cls, config: Config, texts: Sequence[str], classes: int, seed: int) -> Self:

@@ -7,8 +7,7 @@ Everything that costs a pass through a network is computed when a term first ask
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -19,6 +18,7 @@ from torch import nn
 
 from grit.bench.objectives._flips import Flips
 from grit.bench.objectives._lessons import Lessons
+from grit.bench.objectives._passes import answer, evidence, margin, quiet
 from grit.bench.objectives._words import Codebook, Split, Words
 from grit.bench.types import Model, Reading, UsageError
 
@@ -125,7 +125,7 @@ class Step:
 
     @cached_property
     def features(self) -> torch.Tensor:
-        return self.student.features(self.scene.codebook.codes(self.rows))
+        return self.over(self.rows)
 
     @cached_property
     def reading(self) -> Reading:
@@ -136,23 +136,35 @@ class Step:
         return self.student.head(self.reading.state)
 
     @cached_property
-    def slope(self) -> torch.Tensor:
-        """Gradient of the attack margin at the features, of the student as it would be deployed: [batch seq feat]."""
+    def deployed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A leaf of the features, and the logits at them of the student as it would be deployed, graph kept."""
         with quiet(self.student):
-            features = self.student.features(self.scene.codebook.codes(self.rows)).detach().requires_grad_()
-            logits = self.again(features)
-            return torch.autograd.grad(margin(logits, self.labels).sum(), features)[0]
+            features = self.over(self.rows).detach().requires_grad_()
+            return features, self.again(features)
+
+    @cached_property
+    def slope(self) -> torch.Tensor:
+        """Gradient of the attack margin at the features of the deployed student: [batch seq feat]."""
+        features, logits = self.deployed
+        return torch.autograd.grad(margin(logits, self.labels).sum(), features, retain_graph=True)[0]
+
+    @cached_property
+    def attributions(self) -> torch.Tensor:
+        """Gradient times input a token, of the evidence for the label, deployed student: [batch seq]; no graph."""
+        features, logits = self.deployed
+        (gradient,) = torch.autograd.grad(evidence(logits, self.labels).sum(), features, retain_graph=True)
+        return (gradient * features.detach()).sum(-1)
 
     def again(self, features: torch.Tensor) -> torch.Tensor:
         """The student's logits on other features of the same texts: [batch classes]."""
-        return self.student.head(self.student.read(features, self.lengths).state)
+        return answer(self.student, features, self.lengths)
 
     def over(self, rows: np.ndarray) -> torch.Tensor:
         """The student's features of other words in the same places: [batch seq feat]."""
         return self.student.features(self.scene.codebook.codes(rows))
 
     def pool(self, tokens: torch.Tensor, *, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens -> pieces of text, summed or averaged: [batch seq feat] -> [batch pieces feat], and where there are any.
+        """Tokens summed or averaged over pieces of text: [batch seq feat] -> [batch pieces feat], and which exist.
 
         Only for separable students.
         """
@@ -163,32 +175,3 @@ class Step:
         counts = torch.zeros(len(tokens), n, dtype=tokens.dtype)
         counts = counts.scatter_add(1, pieces, torch.ones_like(pieces, dtype=tokens.dtype))[:, 1:]
         return (sums / counts.clamp(min=1)[..., None] if mean else sums), counts > 0
-
-
-@contextmanager
-def quiet(model: Model) -> Iterator[None]:
-    """The model as deployed: no dropout, fixed normalisation; training mode is put back after."""
-    module = model
-    assert isinstance(module, nn.Module)  # the contract of Model
-    before = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(before)
-
-
-def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Largest other logit minus the gold logit, [batch]: positive where the text is misread."""
-    gold = nn.functional.one_hot(labels, logits.shape[-1]).bool()
-    return logits.masked_fill(gold, -torch.inf).amax(-1) - logits[gold]
-
-
-def divergence(target: torch.Tensor, logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T^2 KL(softmax(target / T) || softmax(logits / T)), mean over the batch.
-
-    T^2 keeps the size of its gradient as T changes (Hinton, Vinyals, Dean 2015, section 2).
-    """
-    wanted = (target / temperature).log_softmax(-1)
-    given = (logits / temperature).log_softmax(-1)
-    return temperature**2 * nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from grit.bench.objectives._passes import quiet
 from grit.bench.types import Example, Model
 
 UNKNOWN = 0  # the row of the token "", which every model reads as its unknown word
@@ -64,7 +65,8 @@ class Codebook:
     def __init__(self, words: Words, model: Model) -> None:
         self.words = words
         self.model = model
-        self._table = model.codes([""])[:0]
+        with quiet(model):
+            self._table = model.codes([""])[:0]
         self._seen = 0  # changes of the words already taken over
 
     @property
@@ -75,8 +77,9 @@ class Codebook:
         if len(self._table) < len(self.words):
             room = np.zeros((len(self.words) - len(self._table), *self._table.shape[1:]), self._table.dtype)
             self._table = np.concatenate([self._table, room])
-        for start, stop in _merged(changes):
-            self._table[start:stop] = self.model.codes(self.words.strings[start:stop])
+        with quiet(self.model):  # what a word is coded as must not depend on training noise
+            for start, stop in _merged(changes):
+                self._table[start:stop] = self.model.codes(self.words.strings[start:stop])
         return self._table
 
     def codes(self, rows: np.ndarray) -> torch.Tensor:
@@ -102,7 +105,8 @@ class Codebook:
         codes = table[rows]
         if fresh:
             numbers, places, strings = zip(*fresh, strict=True)
-            codes[list(numbers), list(places)] = self.model.codes(strings)
+            with quiet(self.model):
+                codes[list(numbers), list(places)] = self.model.codes(strings)
         return torch.from_numpy(codes)
 
 

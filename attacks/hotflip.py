@@ -1,0 +1,129 @@
+"""HotFlip: the white-box search. One gradient ranks every candidate of every word; the best are scored.
+
+Ebrahimi, Rao, Lowd, Dou: "HotFlip: White-Box Adversarial Examples for Text Classification", ACL 2018. The gain
+of writing word w at place i is grad_i . (features(w) - features(x_i)), over whatever the model's feature cut
+is: an embedding row or a hash projection, a synonym or a typo. Tiers: ``strong``, the suite's, over words;
+``paper``, the character level of sections 3 and 4 by the same formula.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from grit.attacks._search import Broken, Search, Steps, extended, options
+from grit.bench.types import Edit, Gain, Question, Script, Sentence, Threat
+
+_STRONG = Threat(spaces=("synonyms", "typos"))
+_PAPER = Threat(spaces=("characters",), max_words=1.0, protect_stop_words=False, max_queries=10_000_000)
+
+
+@dataclass(frozen=True)
+class HotFlip:
+    """First-order gains propose, scores decide.
+
+    beam_width, top: scripts kept, and candidates of each that are scored (paper: a beam of 10).
+    sweep_share: of the query budget, for single words in the strong tier, in the order of their gains.
+    pool: candidates that are ranked again for every script of the beam.
+    max_characters: share of the characters of the text that the paper tier may change (section 4.3: 10 %).
+    """
+
+    threat: Threat = _STRONG
+    tier: str = "strong"
+    beam_width: int = 10
+    top: int = 50
+    sweep_share: float = 0.5
+    pool: int = 1000
+    max_characters: float = 0.1
+
+    tiers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "strong": {},
+        "paper": {"tier": "paper", "threat": _PAPER, "top": 10},
+    }
+
+    def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
+        search = Search(sentence, label)
+        try:
+            yield from self._paper(search) if self.tier == "paper" else self._strong(search)
+        except Broken as found:
+            return found.script
+        return ()
+
+    def _strong(self, search: Search) -> Steps:
+        """Every word alone, by gain; the best together; a beam whose growth gradients propose; exchanges."""
+        sentence = search.sentence
+        candidates = options(sentence)
+        yield from search.begin(())
+        edits = [edit for of_site in candidates.values() for edit in of_site]
+        if not edits:
+            return
+        gains = yield Gain((), edits)
+        distinct: dict[tuple[int, float], Edit] = {}  # candidates of a word with one gain to the last bit read alike
+        for edit, gain in zip(edits, gains.tolist(), strict=False):
+            distinct.setdefault((edit.index, gain), edit)
+        by_gain = [edit for (_, _), edit in sorted(distinct.items(), key=lambda item: -item[0][1])]
+        yield from search.sweep(by_gain[: int(self.sweep_share * self.threat.max_queries)])
+        if sentence.max_edits < 2:
+            return
+        ranked = search.ranked()
+        yield from search.additive(ranked)
+        yield from self._beam(search, ranked)
+        kept: dict[int, list[Edit]] = {}
+        for edit in ranked:
+            kept.setdefault(edit.index, []).append(edit)
+        yield from search.exchange(kept, ranked, self.top)
+
+    def _beam(self, search: Search, ranked: list[Edit]) -> Steps:
+        scripts: list[Script] = [(edit,) for edit in ranked[: self.beam_width]]
+        for _ in range(1, search.sentence.max_edits):
+            grown: dict[Script, None] = {}
+            for script in scripts:
+                taken = {edit.index for edit in script}
+                free = [edit for edit in ranked[: self.pool] if edit.index not in taken]
+                if free:
+                    gains = yield Gain(script, free)
+                    grown.update((extended(script, free[i]), None) for i in _first(gains, self.top))
+            asked = list(grown)
+            found = yield from search.ask(asked)
+            scripts = [asked[i] for i in _first(found, self.beam_width)]
+
+    def _paper(self, search: Search) -> Steps:
+        """Flips, insertions and deletions of characters, the same word more than once if that gains most."""
+        sentence = search.sentence
+        sites = [site for site in range(len(sentence.words)) if sentence.candidates(site)]
+        yield from search.begin(())
+        scripts: list[Script] = [()]
+        for _ in range(max(1, int(self.max_characters * len(sentence.text)))):
+            grown: dict[Script, None] = {}
+            for script in scripts:
+                written = {edit.index: edit.word for edit in script}
+                edits = [
+                    Edit("replace", site, word)
+                    for site in sites
+                    for word in _one_character(sentence, written.get(site, sentence.words[site]))
+                    if word != sentence.words[site]
+                ]
+                if edits:
+                    gains = yield Gain(script, edits)
+                    grown.update((extended(script, edits[i]), None) for i in _first(gains, self.top))
+            asked = list(grown)
+            found = yield from search.ask(asked)
+            scripts = [asked[i] for i in _first(found, self.beam_width)]
+
+
+def _first(values: np.ndarray, count: int) -> list[int]:
+    """The places of the largest values, the earlier one among equals."""
+    return np.argsort(-values, kind="stable")[:count].tolist()
+
+
+def _one_character(sentence: Sentence, word: str) -> list[str]:
+    """Words one flip, insertion or deletion away: no transpositions, which are two flips."""
+    return [
+        typo
+        for typo in sentence.typos(word)
+        if len(typo) != len(word) or sum(a != b for a, b in zip(typo, word, strict=True)) == 1
+    ]

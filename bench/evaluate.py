@@ -1,0 +1,629 @@
+"""Drives one attack over many texts in lock-step; counts, budgets, judges.
+
+An attack is a generator over one text. The engine holds hundreds of them, collects the question each has
+yielded, answers all in one evaluation of the victim, and sends the answers back. It counts every query as it
+was asked, whether or not an answer was known; cuts an answer short where the query budget ends inside it and
+throws :class:`BudgetSpent` at the next question; and believes nothing about success: what an attack returns
+must lie in its threat set and be misclassified when the joined text is evaluated anew.
+
+Each example has its own seed, from (run seed, attack, example id), so an outcome depends neither on the order
+of the examples, nor on the number in flight, nor on what was skipped, nor on a kill and a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import statistics
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from grit.bench import lexicons, registry
+from grit.bench.sentence import Lexicon, Text, composed
+from grit.bench.types import (
+    Attack,
+    BudgetSpent,
+    CouldNotMeasure,
+    Edit,
+    Example,
+    Gain,
+    MalformedInput,
+    Outcome,
+    OutcomeKind,
+    Question,
+    Score,
+    Script,
+    StorageError,
+    Threat,
+    UsageError,
+)
+from grit.bench.victim import Asked, Respondent, Subject
+
+BEHAVIOUR = 1  # of this file, the sentence and the victim: raised by any change that can change an outcome
+WINDOW = 256  # examples in flight: enough to fill the victim's batches, little enough to hold
+_CLEAN_TEXTS = 4096  # evaluated before any attack, at a time
+_QUESTIONS = 2  # an attack may ask this many times its query budget in questions, which no honest search does
+_NO_THREAT = Threat()
+
+Progress = Callable[[int, int], None]
+"""progress(done, total), in examples; called whenever some are finished."""
+
+
+def margins(logits: np.ndarray, label: int) -> np.ndarray:
+    """Largest other logit minus the gold one: [texts classes] -> [texts]; positive means misclassified."""
+    others = np.delete(logits, label, axis=1).max(axis=1, initial=-math.inf)
+    return np.asarray(others - logits[:, label])
+
+
+def clean(victim: Respondent, examples: Sequence[Example]) -> list[Outcome]:
+    """What the victim makes of the texts as they are: ``survived`` if it is right, ``skipped`` if it is wrong."""
+    _check_labels(victim, examples)
+    outcomes = []
+    for start in range(0, len(examples), _CLEAN_TEXTS):
+        some = examples[start : start + _CLEAN_TEXTS]
+        for example, logits in zip(some, victim.logits([example.text for example in some]), strict=True):
+            predicted = int(logits.argmax())
+            outcomes.append(
+                Outcome(
+                    example.id,
+                    "survived" if predicted == example.label else "skipped",
+                    predicted=predicted,
+                    margin=float(margins(logits[None], example.label)[0]),
+                    words=len(Text(example.text, _NO_THREAT).words),
+                )
+            )
+    return outcomes
+
+
+def attack_all(
+    victim: Respondent,
+    attack: Attack,
+    examples: Sequence[Example],
+    *,
+    seed: int,
+    name: str | None = None,
+    lexicon: Lexicon | None = None,
+    stop_words: frozenset[str] | None = None,
+    vocabulary: Sequence[str] = (),
+    journal: Path | None = None,
+    window: int = WINDOW,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """One outcome an example, in the order of ``examples``.
+
+    name: of the attack, part of every seed; by default its name in the registry.
+    lexicon, stop_words: by default those the threat names, loaded only if one of its spaces needs them.
+    vocabulary: the words of the space of that name.
+    journal: a file to which outcomes are appended as they come; the same call with the same journal goes on
+        where the last one was killed. A journal of anything else is refused (UsageError).
+    window: examples in flight; it bounds the memory and changes no outcome.
+
+    Raises MalformedInput for a label outside the victim's classes or a victim that fails on clean texts; a
+    failure on single edited texts is an ``error`` outcome.
+    """
+    threat = attack.threat
+    name = registry.attack_name(attack) if name is None else name
+    stop_words = lexicons.stop_words() if stop_words is None else stop_words
+    if lexicon is None and registry.LEXICAL_SPACES & set(threat.spaces):
+        lexicon = lexicons.load(threat.lexicon)
+    _check_labels(victim, examples)
+    if threat.max_queries < 1 or window < 1:
+        raise UsageError(f"max_queries={threat.max_queries}, window={window}: both must be at least 1")
+
+    def text_of(example: Example) -> Text:
+        return Text(example.text, threat, lexicon, stop_words=stop_words, vocabulary=vocabulary)
+
+    key = _journal_key(victim, attack, examples, name, seed, lexicon, stop_words, vocabulary)
+    total = len(examples)
+    with _Journal(journal, key, name, [example.id for example in examples]) as book:
+        outcomes: dict[int, Outcome] = dict(book.outcomes)
+
+        def finished(place: int, outcome: Outcome) -> None:
+            outcomes[place] = outcome
+            book.write(place, outcome)
+
+        waiting = _starts(victim, examples, outcomes, text_of, attack, name, seed, finished)
+        flight: list[_Run] = []
+        while True:
+            reported = len(outcomes)
+            while len(flight) < window and (run := next(waiting, None)) is not None:
+                flight.append(run)
+            if flight:
+                _step(victim, flight)
+                _judge(victim, [run for run in flight if run.returned is not None and run.outcome is None])
+                for run in flight:
+                    if run.outcome is not None:
+                        finished(run.place, run.outcome)
+                flight = [run for run in flight if run.outcome is None]
+            book.flush()
+            if progress is not None and len(outcomes) > reported:
+                progress(len(outcomes), total)
+            if len(outcomes) == total:
+                if isinstance(lexicon, lexicons.WordNet):
+                    lexicon.save()
+                return [outcomes[place] for place in range(total)]
+
+
+def _starts(
+    victim: Respondent,
+    examples: Sequence[Example],
+    known: Mapping[int, Outcome],
+    text_of: Callable[[Example], Text],
+    attack: Attack,
+    name: str,
+    seed: int,
+    finished: Callable[[int, Outcome], None],
+) -> Iterator[_Run]:
+    """A run for every example still to attack; the misclassified are finished as skipped on the way."""
+    places = [place for place in range(len(examples)) if place not in known]
+    for start in range(0, len(places), _CLEAN_TEXTS):
+        some = places[start : start + _CLEAN_TEXTS]
+        for place, logits in zip(some, victim.logits([examples[place].text for place in some]), strict=True):
+            example = examples[place]
+            predicted = int(logits.argmax())
+            margin = float(margins(logits[None], example.label)[0])
+            sentence = text_of(example)
+            if predicted == example.label:
+                yield _Run(place, example, victim.open(sentence), attack, _generator(seed, name, example.id), margin)
+            else:
+                words = len(sentence.words)
+                finished(place, Outcome(example.id, "skipped", predicted=predicted, margin=margin, words=words))
+
+
+def _generator(seed: int, name: str, example: str) -> random.Random:
+    digest = hashlib.sha256(f"{seed}\0{name}\0{example}".encode("utf-8", "surrogatepass")).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+# --- one example in flight -----------------------------------------------------------------------------
+
+
+class _Run:
+    """One example under attack: its generator, the question it waits on, and all that is counted about it."""
+
+    def __init__(
+        self, place: int, example: Example, subject: Subject, attack: Attack, rng: random.Random, margin: float
+    ) -> None:
+        self.place = place
+        self.example = example
+        self.subject = subject
+        self.sentence = subject.sentence
+        self.question: Question | None = None
+        self.returned: Script | None = None  # what the attack hands in, to be judged
+        self.outcome: Outcome | None = None
+        self._budget = attack.threat.max_queries
+        self._queries = 0
+        self._gradients = 0
+        self._hits = 0
+        self._questions = 0
+        self._warned = False  # BudgetSpent was thrown
+        self._trace = hashlib.sha256()
+        self._nearest: Script = ()
+        self._nearest_margin = margin
+        self._steps: Generator[Question, np.ndarray, Script] | None = None
+        with _Blamed(self):
+            self._steps = attack.attack(self.sentence, example.label, rng)
+            self._take(lambda steps: next(steps))
+
+    def scripts(self, has_gradients: bool) -> Sequence[Script] | None:
+        """What must be scored for the pending question, within the budget; None for a gradient."""
+        left = self._budget - self._queries
+        question = self.question
+        assert question is not None
+        if isinstance(question, Score):
+            return question.scripts[:left]
+        if has_gradients:
+            return None
+        return [question.base, *(composed(question.base, edit) for edit in question.edits[:left])]
+
+    def refuse_if_spent(self, has_gradients: bool) -> bool:
+        """Throw BudgetSpent into an attack that asks beyond its budget; True if it was thrown."""
+        question = self.question
+        by_gradient = has_gradients and isinstance(question, Gain)
+        spent = self._gradients if by_gradient else self._queries
+        if spent < self._budget:
+            return False
+        with _Blamed(self):
+            if self._warned:
+                self.returned = ()  # it was told once
+                assert self._steps is not None
+                self._steps.close()
+            else:
+                self._warned = True
+                self._take(lambda steps: steps.throw(BudgetSpent(f"{spent} of {self._budget} spent")))
+        return True
+
+    def scored(self, asked: Asked, scripts: Sequence[Script], logits: np.ndarray) -> None:
+        """Count and pass on the logits of a Score question, or of a Gain answered by scoring."""
+        question = self.question
+        self._trace.update(b"S" + asked.transcript)
+        margin = margins(logits, self.example.label)
+        self._note(scripts, logits, margin)
+        if isinstance(question, Score):
+            self._queries += len(scripts)
+            self._hits += asked.hits
+            self._answer(logits)
+        else:  # the base comes first, and is no query
+            self._queries += len(scripts) - 1
+            self._hits += asked.hits - (not asked.is_fresh(0))
+            self._answer(margin[1:] - margin[0])
+
+    def gained(self, question: Gain, gains: np.ndarray) -> None:
+        """Count and pass on the answer of a gradient pass."""
+        self._trace.update(f"G{len(question.edits)} {question.base!r}".encode("utf-8", "surrogatepass"))
+        self._gradients += 1
+        self._answer(gains)
+
+    def fail(self, reason: str) -> None:
+        self.outcome = Outcome(
+            self.example.id,
+            "error",
+            queries=self._queries,
+            gradients=self._gradients,
+            cache_hits=self._hits,
+            words=len(self.sentence.words),
+            trace=self._trace.hexdigest(),
+            reason=reason,
+        )
+
+    def end(self, kind: OutcomeKind, script: Script, predicted: int, margin: float) -> None:
+        self.outcome = Outcome(
+            self.example.id,
+            kind,
+            script,
+            predicted,
+            margin,
+            self._queries,
+            self._gradients,
+            self._hits,
+            len(self.sentence.words),
+            self._trace.hexdigest(),
+        )
+
+    def survive(self) -> None:
+        """Not broken: the record is the legal script that came nearest to a break among all that were asked."""
+        self.end("survived", self._nearest, self.example.label, self._nearest_margin)
+
+    def _note(self, scripts: Sequence[Script], logits: np.ndarray, margin: np.ndarray) -> None:
+        if margin.max(initial=-math.inf) <= self._nearest_margin:
+            return
+        for i in np.argsort(-margin, kind="stable").tolist():
+            if margin[i] <= self._nearest_margin:
+                return
+            script = tuple(scripts[i])
+            # A break that the attack has yet to hand in is no near miss.
+            if int(logits[i].argmax()) == self.example.label and self.sentence.allows(script):
+                self._nearest, self._nearest_margin = script, float(margin[i])
+                return
+
+    def _answer(self, answer: np.ndarray) -> None:
+        with _Blamed(self):
+            self._take(lambda steps: steps.send(answer))
+
+    def _take(self, advance: Callable[[Generator[Question, np.ndarray, Script]], Question]) -> None:
+        assert self._steps is not None
+        self._questions += 1
+        if self._questions > _QUESTIONS * self._budget + 2:
+            raise RuntimeError(f"asked {self._questions - 1} questions on a budget of {self._budget} queries")
+        try:
+            self.question = advance(self._steps)
+        except StopIteration as stop:
+            self.returned = tuple(Edit(*edit) for edit in stop.value)
+        except BudgetSpent:
+            self.returned = ()
+        else:
+            if not isinstance(self.question, Score | Gain):
+                raise TypeError(f"yielded {type(self.question).__name__}, not a Score or a Gain")
+
+
+@dataclass
+class _Blamed:
+    """Turns whatever an attack raises into its error outcome: strangers' code fails in any way, the run goes on."""
+
+    run: _Run
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, CouldNotMeasure | UsageError):
+            return False  # an interrupt, or something only the user can set right: a missing lexicon, say
+        self.run.fail(f"the attack raised {type(error).__name__}: {error}")
+        return True
+
+
+def _step(victim: Respondent, flight: Sequence[_Run]) -> None:
+    """Answer the pending question of every run in flight."""
+    scored: list[tuple[_Run, Sequence[Script], Asked]] = []
+    gained: list[tuple[_Run, Gain]] = []
+    for run in flight:
+        if run.outcome is not None or run.returned is not None or run.refuse_if_spent(victim.has_gradients):
+            continue
+        scripts = run.scripts(victim.has_gradients)
+        if scripts is None:
+            assert isinstance(run.question, Gain)
+            gained.append((run, run.question))
+            continue
+        with _Blamed(run):
+            scored.append((run, scripts, run.subject.ask(scripts)))
+    for (run, scripts, asked), logits in _each(scored, lambda some: victim.answer([asked for _, _, asked in some])):
+        run.scored(asked, scripts, logits)
+    for (run, gain), gains in _each(
+        gained, lambda some: victim.gains([(run.subject, gain, run.example.label) for run, gain in some])
+    ):
+        run.gained(gain, gains)
+
+
+def _judge(victim: Respondent, returned: Sequence[_Run]) -> None:
+    """Decide about scripts that attacks handed in: inside the threat set, and misclassified anew as joined texts."""
+    to_evaluate: list[tuple[_Run, str]] = []
+    for run in returned:
+        script = run.returned
+        assert script is not None
+        reason = run.sentence.violation(script)
+        if reason is not None:
+            run.fail(f"the attack returned a script outside its threat: {reason}")
+        elif not script:
+            run.survive()
+        else:
+            to_evaluate.append((run, run.sentence.apply(script)))
+    for (run, _), logits in _each(to_evaluate, lambda some: list(victim.logits([text for _, text in some]))):
+        predicted = int(logits.argmax())
+        if predicted != run.example.label:
+            assert run.returned is not None
+            run.end("broken", run.returned, predicted, float(margins(logits[None], run.example.label)[0]))
+        else:
+            run.survive()
+
+
+_Item = TypeVar("_Item", bound=tuple[Any, ...])
+_Answer = TypeVar("_Answer")
+
+
+def _each(
+    items: Sequence[_Item], ask: Callable[[Sequence[_Item]], Sequence[_Answer]]
+) -> Iterator[tuple[_Item, _Answer]]:
+    """Items, each a tuple that begins with its run, and the victim's answers, asked for all at once.
+
+    If the victim fails, it is asked one by one, and the run whose text it fails on is an error. A model is a
+    stranger's code like an attack: it may raise anything.
+    """
+    if not items:
+        return
+    try:
+        answers = ask(items)
+    except Exception:  # noqa: BLE001
+        for item in items:
+            try:
+                answer = ask([item])[0]
+            except Exception as error:  # noqa: BLE001
+                item[0].fail(f"the model raised {type(error).__name__}: {error}")
+            else:
+                yield item, answer
+        return
+    yield from zip(items, answers, strict=True)
+
+
+def _check_labels(victim: Respondent, examples: Sequence[Example]) -> None:
+    for example in examples:
+        if not 0 <= example.label < victim.classes:
+            raise MalformedInput(
+                f"example {example.id} has label {example.label}, the model has {victim.classes} classes; "
+                "evaluate it on the dataset it was trained for"
+            )
+
+
+# --- the journal -----------------------------------------------------------------------------------------
+
+
+def _journal_key(
+    victim: Respondent,
+    attack: Attack,
+    examples: Sequence[Example],
+    name: str,
+    seed: int,
+    lexicon: Lexicon | None,
+    stop_words: frozenset[str],
+    vocabulary: Sequence[str],
+) -> str:
+    """What an outcome depends on, digested: two calls with the same key have the same outcomes."""
+    data = hashlib.sha256()
+    for example in examples:
+        data.update(json.dumps([example.id, example.label, example.text]).encode())
+    parts = {
+        "behaviour": BEHAVIOUR,
+        "name": name,
+        "attack": repr(attack),
+        "victim": victim.digest,
+        "data": data.hexdigest(),
+        "seed": seed,
+        "lexicon": getattr(lexicon, "digest", repr(lexicon)),
+        "words": hashlib.sha256(json.dumps([sorted(stop_words), list(vocabulary)]).encode()).hexdigest(),
+        "gradients": victim.has_gradients,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class _Journal:
+    """Finished outcomes on disk, one JSON line each behind a header; ``path`` None keeps none.
+
+    A line that a kill cut short is cut off and its example attacked again; any other damage is an error.
+    """
+
+    def __init__(self, path: Path | None, key: str, name: str, ids: Sequence[str]) -> None:
+        self._path = path
+        self._header = {"journal": 1, "attack": name, "key": key}
+        self._ids = ids
+        self._file: IO[bytes] | None = None
+        self.outcomes: dict[int, Outcome] = {}
+
+    def __enter__(self) -> _Journal:
+        if self._path is None:
+            return self
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("r+b" if self._path.exists() else "w+b")
+            whole = self._file.read()
+        except OSError as error:
+            raise StorageError(
+                f"journal {self._path}: {error.strerror}; choose a folder that can be written"
+            ) from error
+        kept = whole[: whole.rfind(b"\n") + 1]
+        if kept:
+            self._load(kept)
+        self._file.seek(len(kept))
+        self._file.truncate()
+        if not kept:
+            self._append(self._header)
+        self.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _load(self, kept: bytes) -> None:
+        lines = kept.decode("utf-8", "replace").splitlines()
+        try:
+            header, *rows = [json.loads(line) for line in lines]
+            if header != self._header:
+                raise UsageError(
+                    f"journal {self._path} belongs to another run ({header.get('attack')}); delete it or name another"
+                )
+            for row in rows:
+                place, outcome = row.pop("place"), _outcome(row)
+                if self._ids[place] != outcome.id:
+                    raise ValueError(f"place {place} is not {outcome.id}")
+                self.outcomes[place] = outcome
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise MalformedInput(f"journal {self._path} is damaged ({error}); delete it to start again") from error
+
+    def write(self, place: int, outcome: Outcome) -> None:
+        row = {"place": place, **asdict(outcome)}
+        if math.isnan(outcome.margin):
+            row["margin"] = None
+        self._append(row)
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            try:
+                self._file.write(json.dumps(row).encode() + b"\n")
+            except OSError as error:
+                raise self._lost(error) from error
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system: it survives a kill of this process."""
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError as error:
+                raise self._lost(error) from error
+
+    def _lost(self, error: OSError) -> StorageError:
+        return StorageError(f"journal {self._path}: {error.strerror}; what it holds is kept, the same command goes on")
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    row["script"] = tuple(Edit(*edit) for edit in row["script"])
+    if row["margin"] is None:
+        row["margin"] = math.nan
+    return Outcome(**row)
+
+
+# --- what outcomes add up to -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over one attack, or over the worst case of several.
+
+    Robust accuracy is over all examples, success rate over those attacked (broken or survived); neither counts
+    an error as robust, so robust accuracy is the range ``robust / total`` to ``robust_at_most / total``.
+    """
+
+    total: int
+    robust: int  # survived
+    broken: int
+    skipped: int
+    errors: int
+    queries_mean: float  # over attacked examples; nan if there are none
+    queries_median: float
+    words_changed_mean: float  # over broken examples
+    share_changed_mean: float  # changed words / words, over broken examples, in [0, 1]
+
+    @property
+    def robust_at_most(self) -> int:
+        """If every error had survived."""
+        return self.robust + self.errors
+
+    @property
+    def success_rate(self) -> float:
+        """Broken over attacked, in [0, 1]; nan if nothing was attacked."""
+        attacked = self.broken + self.robust
+        return self.broken / attacked if attacked else math.nan
+
+
+def summary(outcomes: Sequence[Outcome]) -> Summary:
+    """What one attack did to a set of examples."""
+    kinds = [outcome.outcome for outcome in outcomes]
+    broken = [outcome for outcome in outcomes if outcome.outcome == "broken"]
+    queries = [outcome.queries for outcome in outcomes if outcome.outcome in ("broken", "survived")]
+    return Summary(
+        total=len(outcomes),
+        robust=kinds.count("survived"),
+        broken=len(broken),
+        skipped=kinds.count("skipped"),
+        errors=kinds.count("error"),
+        queries_mean=statistics.fmean(queries) if queries else math.nan,
+        queries_median=statistics.median(queries) if queries else math.nan,
+        words_changed_mean=statistics.fmean(len(o.script) for o in broken) if broken else math.nan,
+        share_changed_mean=statistics.fmean(len(o.script) / max(o.words, 1) for o in broken) if broken else math.nan,
+    )
+
+
+def curve(outcomes: Sequence[Outcome], cost: Callable[[Outcome], int]) -> list[tuple[int, int]]:
+    """Examples still robust against the cost of breaking them: [(cost, survivors if no more had been allowed)].
+
+    ``cost`` is :func:`edits` or :func:`queries`. The first point is the clean one, at cost 0; of a search that
+    changes its course with its budget, the curve over edits is an upper bound.
+    """
+    costs = sorted(cost(outcome) for outcome in outcomes if outcome.outcome == "broken")
+    standing = len(costs) + sum(outcome.outcome == "survived" for outcome in outcomes)
+    points = {0: standing}
+    for done, spent in enumerate(costs, 1):
+        points[spent] = standing - done
+    return sorted(points.items())
+
+
+def edits(outcome: Outcome) -> int:
+    """Words changed."""
+    return len(outcome.script)
+
+
+def queries(outcome: Outcome) -> int:
+    """Queries asked until the break."""
+    return outcome.queries
+
+
+_WORST: tuple[OutcomeKind, ...] = ("skipped", "broken", "error", "survived")
+
+
+def worst_case(attacks: Iterable[Sequence[Outcome]]) -> dict[str, OutcomeKind]:
+    """Example id -> what the worst of several attacks did to it; an attack may have seen only what still stood."""
+    worst: dict[str, OutcomeKind] = {}
+    for outcomes in attacks:
+        for outcome in outcomes:
+            seen = worst.get(outcome.id, "survived")
+            worst[outcome.id] = min(seen, outcome.outcome, key=_WORST.index)
+    return worst
+
+
+def standing(examples: Sequence[Example], attacks: Iterable[Sequence[Outcome]]) -> tuple[Example, ...]:
+    """The examples that no attack has broken and that were right to begin with: what the next attack is run on."""
+    worst = worst_case(attacks)
+    return tuple(example for example in examples if worst.get(example.id) in (None, "survived", "error"))

@@ -1,0 +1,258 @@
+"""What an experiment is: a frozen value, the rows it asks for, and the folder where they lie.
+
+The digest of the value is the resume key: the same words on the command line name the same folder, and a
+folder that holds another experiment is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grit.bench import datasets, lexicons, records, registry, schemes
+from grit.bench.types import Attack, Dataset, MalformedInput, Recipe, Scheme, StorageError, UsageError
+
+Pairs = tuple[tuple[str, str], ...]
+
+N_EMBEDDED = 500  # the whole test split of the embedded corpus
+N_REAL = 1000  # what a ranked row needs
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every model under every scheme, attacked by every attack, measured on every target.
+
+    n: test examples by stratified hash rank; None is 1,000 (500 on the embedded corpus).
+    settings: (field, value) pairs that replace fields of recipes, model configurations or objectives.
+    """
+
+    dataset: str = datasets.EMBEDDED
+    models: tuple[str, ...] = ("fastgrnn", "prado", "student")
+    schemes: tuple[str, ...] = ("natural", "proposed")
+    attacks: tuple[str, ...] = ("hotflip", "pwws", "deepwordbug")
+    targets: tuple[str, ...] = ("local",)
+    n: int | None = None
+    n_train: int | None = None
+    seed: int = 0
+    settings: Pairs = ()
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row to be: a model with its configuration and recipe under a scheme, at a seed."""
+
+    name: str  # student[hidden=10].proposed.s0: file-safe but for the brackets
+    model: str
+    config: Any
+    recipe: Recipe
+    scheme: Scheme
+    seed: int
+
+
+def rows(experiment: Experiment) -> list[RowPlan]:
+    """The rows in the order asked for; every name and setting is checked here, before any work."""
+    plans = []
+    unused = dict(experiment.settings)
+    for spec in experiment.models:
+        for scheme_name in experiment.schemes:
+            plans.append(_plan(spec, schemes.get(scheme_name), experiment, unused))
+    if unused:
+        name = next(iter(unused))
+        recipe = [field.name for field in dataclasses.fields(Recipe)]
+        configs = [field.name for plan in plans for field in dataclasses.fields(plan.config)]
+        fields = sorted({*recipe, *configs})
+        raise registry.unknown("setting", name, fields, f"settings are {', '.join(fields)}, or objective.field")
+    names = [plan.name for plan in plans]
+    if len(set(names)) != len(names):
+        raise UsageError(f"the experiment names a row twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+    return plans
+
+
+def teacher_plan(experiment: Experiment, plans: list[RowPlan]) -> RowPlan | None:
+    """The row that teaches, trained naturally at the same seed; None when no scheme needs one."""
+    needing = [plan.scheme for plan in plans if schemes.needs_teacher(plan.scheme)]
+    if not needing:
+        return None
+    names = {scheme.teacher for scheme in needing}
+    if len(names) > 1:
+        raise UsageError(f"schemes with different teachers in one run ({', '.join(sorted(names))}): run them apart")
+    settings = tuple(pair for pair in experiment.settings if pair[0].startswith(f"{names.copy().pop()}."))
+    alone = dataclasses.replace(experiment, settings=settings)
+    return _plan(names.pop(), schemes.get("natural"), alone, dict(settings))
+
+
+def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, str]) -> RowPlan:
+    """One row; settings that apply to it are struck from ``unused``."""
+    key, inline = _parse_spec(spec)
+    cls = registry.load("models", key)
+    config, recipe = cls.Config(), cls.recipe
+    config_fields = {field.name for field in dataclasses.fields(config)}
+    recipe_fields = {field.name for field in dataclasses.fields(recipe)}
+    objectives = {term.objective for term in scheme.terms}
+    changes_config, changes_recipe, changes_scheme = dict(inline), {}, {}
+    for name, value in experiment.settings:
+        owner, dot, field = name.rpartition(".")
+        if dot and owner in objectives:
+            changes_scheme[name] = value
+        elif dot and owner != key:
+            if owner not in registry.names("models") and owner not in registry.names("objectives"):
+                continue
+        elif field in config_fields:
+            changes_config[field] = value
+        elif field in recipe_fields:
+            changes_recipe[field] = value
+        else:
+            continue
+        unused.pop(name, None)
+    config = registry.override(config, changes_config, owner=f"model {key}")
+    recipe = registry.override(recipe, changes_recipe, owner=f"the recipe of {key}")
+    scheme = schemes.override(scheme, changes_scheme)
+    changed = [
+        f"{field.name}={getattr(value, field.name)}"
+        for value, default in ((config, cls.Config()), (recipe, cls.recipe))
+        for field in dataclasses.fields(value)
+        if getattr(value, field.name) != getattr(default, field.name)
+    ]
+    label = f"{key}[{','.join(changed)}]" if changed else key
+    return RowPlan(f"{label}.{scheme.name}.s{experiment.seed}", key, config, recipe, scheme, experiment.seed)
+
+
+def _parse_spec(spec: str) -> tuple[str, Pairs]:
+    """'student[hidden=10,embedding=10]' -> the key and its fields."""
+    match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", spec)
+    if not match:
+        raise UsageError(f"model {spec!r}: expected a name, or name[field=value,...]")
+    key, inside = match.groups()
+    pairs = []
+    for part in (inside or "").split(","):
+        if part:
+            name, equals, value = part.partition("=")
+            if not equals:
+                raise UsageError(f"model {spec!r}: expected field=value, got {part!r}")
+            pairs.append((name, value))
+    return key, tuple(pairs)
+
+
+def attacks(experiment: Experiment) -> dict[str, Attack]:
+    """Full name -> configured attack; the default lexicon is written out, so a name means one thing everywhere."""
+    found = {}
+    for spec in experiment.attacks:
+        attack = registry.attack(spec)
+        if attack.threat.lexicon == "default":
+            named = dataclasses.replace(attack.threat, lexicon=lexicons.load("default").name)
+            attack = dataclasses.replace(attack, threat=named)  # type: ignore[type-var]  # a dataclass by contract
+        name = registry.attack_name(attack)
+        if name in found:
+            raise UsageError(f"attack {name} is asked for twice")
+        found[name] = attack
+    return found
+
+
+def load_data(experiment: Experiment) -> Dataset:
+    """The dataset, its train split cut to ``n_train`` by stratified hash rank."""
+    dataset = datasets.load(experiment.dataset)
+    if experiment.n_train is None:
+        return dataset
+    return dataclasses.replace(dataset, train=datasets.subset(dataset.train, experiment.n_train, dataset.name))
+
+
+def n_test(experiment: Experiment, dataset: Dataset) -> int:
+    wanted = experiment.n or (N_EMBEDDED if experiment.dataset == datasets.EMBEDDED else N_REAL)
+    return min(wanted, len(dataset.test))
+
+
+# --- the folder --------------------------------------------------------------------------------------
+
+CONFIG = "config.json"
+
+
+def digest(experiment: Experiment, dataset: Dataset) -> str:
+    """The resume key: of every field, and of the data's revision."""
+    value = {**dataclasses.asdict(experiment), "revision": dataset.revision}
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where one experiment lies: config.json, records.jsonl, evidence/ROW/, model/ROW/, log.txt."""
+
+    path: Path
+
+    def model(self, row: str) -> Path:
+        return self.path / "model" / row
+
+    def evidence(self, row: str) -> Path:
+        return self.path / "evidence" / row
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows whose training has ended."""
+        model = self.path / "model"
+        return sorted(entry.name for entry in model.iterdir() if (entry / CONFIG).is_file()) if model.is_dir() else []
+
+    def open(self, experiment: Experiment, dataset: Dataset) -> None:
+        """Make the folder, or check that it holds this very experiment."""
+        key = digest(experiment, dataset)
+        config = self.path / CONFIG
+        if config.is_file():
+            if read_config(self.path).get("digest") != key:
+                raise UsageError(f"{self.path} holds another experiment; give another folder with -o, or remove it")
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}; give another folder with -o") from error
+        if any(entry.name != "lock" for entry in self.path.iterdir()):
+            raise UsageError(f"{self.path} is not empty and holds no experiment; give another folder with -o")
+        value = {"digest": key, "revision": dataset.revision, "experiment": dataclasses.asdict(experiment)}
+        records.write(config, json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One run at a time; a killed one leaves no lock behind."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("w")
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}; give another folder with -o") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{self.path} is in use by another grit run; wait for it, or give another folder") from None
+            yield
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / CONFIG
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or "experiment" not in value:
+            raise ValueError("no experiment in it")
+    except (OSError, ValueError) as error:
+        raise MalformedInput(f"{path}: not the configuration of a run ({error}); give a folder that 'grit run' wrote") from error
+    return value
+
+
+def from_config(folder: Path) -> Experiment:
+    """The experiment that a run folder holds."""
+    fields = dict(read_config(folder)["experiment"])
+    known = {field.name for field in dataclasses.fields(Experiment)}
+    if set(fields) - known:
+        raise MalformedInput(f"{folder / CONFIG}: unknown fields {', '.join(sorted(set(fields) - known))}; another version wrote it")
+    as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    as_tuples["settings"] = tuple((name, value) for name, value in fields.get("settings", ()))
+    return Experiment(**as_tuples)
+
+
+def default_folder(experiment: Experiment, dataset: Dataset) -> Path:
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name)
+    return Path("runs") / f"{safe}-{digest(experiment, dataset)[:12]}"

@@ -1,0 +1,1 @@
+"""A trained model -> the bytes that ship, one format a file."""

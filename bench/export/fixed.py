@@ -1,0 +1,608 @@
+"""The deployed int8 program: one text is the same bits on every machine.
+
+A :class:`FixedProgram` is integers only. It is executed here by numpy, many texts at once; emitted as ONNX by
+:mod:`grit.bench.export.onnx`; and small enough in its needs (8-bit weights, 16-bit states, 32-bit sums, shifts, one
+division a feature) to be compiled for a microcontroller. All of them give the same logits, bit for bit, in every batch,
+order and padding. What follows is the specification; the code below is its fast batched form.
+
+**Words.** Integers are two's complement; ``>>`` is the arithmetic shift, so it floors; ``sat(v, a, b)`` is v
+limited to a..b; Qn means "times 2^-n". Each text is read to at most ``max_tokens`` tokens.
+
+**Affine layer.** For input x (int8, or ternary digits) and row r::
+
+    P_r = multiplier_r * sum_j weight_rj x_j + bias_r        y_r = P_r >> shift
+
+weight int8 in -127..127, multiplier int16 > 0, bias int32 (half a step for rounding is part of it). The bytes are
+such that ``multiplier_r * sum_j |weight_rj| * max|x_j| + |bias_r| < 2^24`` (2^31 for the head). So no order of
+summation overflows 32 bits, and every partial sum is exact in a float32 multiply-add as well, which is how numpy and
+ONNX do it: in IEEE arithmetic without rounding there is nothing that a BLAS, a batch or a thread could change.
+Every row has a scale of its own: the multiplier is chosen first and the weights are rounded to what it makes of
+them, so it costs no accuracy (:mod:`grit.bench.export.quantise`).
+
+**Activations.** One table of 64 segments serves both. For i = sat(i, -2048, 2047), a pre-activation in Q8::
+
+    j = i if i >= 0 else ~i                                   # 0..2047; cell j is the interval [j, j+1) / 256
+    s = BASE[j >> 5] + (SLOPE[j >> 5] * (j & 31) >> 3)        # 16-bit and 8-bit entries
+    sigma(i) = s if i >= 0 else 32768 - s                     # Q15
+    tau(i) = 2 sigma(i) - 32768                               # tanh of a pre-activation in Q9, in Q15
+
+**Lstm** (gates in the order input, forget, cell, output; h int8 Q7 and c int16 Q11 start at 0)::
+
+    y = gates([x h])                                          # Q8 for the three sigmoids, Q9 for the cell gate
+    c = sat((sigma(y_f) c + sigma(y_i) (tau(y_g) >> 4) + 2^14) >> 15, -2^15, 2^15 - 1)
+    product = sigma(y_o) tau(c >> 2)                          # Q30
+    h = sat((product + 2^22) >> 23, -128, 127)                state = product >> 15 after the last token
+
+**FastGrnn** (h int16 Q(state_bits) starts at 0; state_bits <= 14; zeta and nu in Q14)::
+
+    u = sat((h copy_multiplier + 2^14) >> 15, -128, 127)      # the int8 copy that the matrix sees
+    P = update([x u]) before its shift, without its bias
+    z = sigma((P + bias_gate) >> (shift + 1))                 t = tau((P + bias) >> shift)
+    r = nu + (zeta (32768 - z) >> 15)
+    h = sat((z h + r (t >> (14 - state_bits)) + 2^14) >> 15, -2^15, 2^15 - 1)
+    state = h after the last token
+
+**AttentionPool** (per token v = value(x), a = attention(x), each sat(., 0 or -127, 127)). For each kernel of width k
+at each token, over v (a) of this token and the next k - 1, zeros beyond the end::
+
+    v' = sat(value(...), -127, 127)                           i = sat(attention(...), -6144, 6143)   # 64 to an octave
+    top = max over time (i >> 6)                              e = POWER[i & 63] >> (top - (i >> 6))
+    S = sum over time e                                       s = sum over time e (v' + 128)
+    state = ((s // S) << 7) + (((s % S) << 7) // S) - 2^14    # the weighted mean of v' in Q7
+
+POWER[f] = round(2^(power_bits + (f + 1/2) / 64)); power_bits is the largest for which
+255 * max_tokens * 2^(power_bits + 1) < 2^31.
+
+**Mean**: ``state = (((sum over time x + 128 n) << 7) + n // 2) // n - 2^14`` for n tokens.
+
+**Head**: an affine layer over the state (int16); logit = y * 2^-logit_bits, |y| < 2^24, so a float32 holds it exactly.
+A ``relu`` layer takes max(y, 0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grit.bench.export import words
+from grit.bench.types import MalformedInput, Rows, Ternary
+
+EXACT = 1 << 24  # below it every integer is a float32
+WORD = 1 << 31  # below it every integer is an int32
+MAX_TOKENS = 4096  # of one text: the sums of the poolings stay below 2^31
+OCTAVES = 96  # the attention logits span this many octaves on either side of 0
+ATTENTION_BITS = 6  # steps of an octave, as a power of two
+TEXTS_AT_ONCE = 512  # of these the states of all layers stay in the second-level cache
+CELLS_AT_ONCE = 1 << 17  # likewise, of a pooling: texts times tokens times channels
+NGRAMS_KEPT = 1 << 17  # outputs of distinct n-grams that a pooling remembers before it starts afresh
+
+
+# --- the program ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``(multiplier * (weight @ x) + bias) >> shift``."""
+
+    weight: np.ndarray  # int8 [out in]
+    multiplier: np.ndarray  # int16 [out]
+    bias: np.ndarray  # int32 [out]
+    shift: int
+    relu: bool = False
+
+    def reach(self, largest: np.ndarray) -> int:
+        """The largest magnitude that any partial sum can have; ``largest`` [in] bounds the inputs."""
+        sums = np.abs(self.weight.astype(np.int64)) @ largest.astype(np.int64)
+        return int((self.multiplier.astype(np.int64) * sums + np.abs(self.bias.astype(np.int64))).max(initial=0))
+
+    def matrix(self, dtype: type = np.float32) -> np.ndarray:
+        """The weights with multiplier and shift in them, [in out]: products with integers are exact."""
+        scaled = self.weight.T * self.multiplier.astype(np.float64) * 2.0**-self.shift
+        return np.ascontiguousarray(scaled, dtype)
+
+    def offset(self, dtype: type = np.float32) -> np.ndarray:
+        """The bias at the scale of :meth:`matrix`, [out]."""
+        return (self.bias * 2.0**-self.shift).astype(dtype)
+
+
+@dataclass(frozen=True)
+class FixedLstm:
+    gates: Affine  # over [x h]
+
+
+@dataclass(frozen=True)
+class FixedFastGrnn:
+    update: Affine  # over [x u]
+    bias_gate: np.ndarray  # int32 [h]
+    zeta: int  # Q14
+    nu: int  # Q14
+    state_bits: int
+    copy_multiplier: int  # Q15
+
+
+@dataclass(frozen=True)
+class FixedKernel:
+    """A convolution of ``width`` tokens: its layers read their features side by side."""
+
+    width: int
+    value: Affine
+    attention: Affine
+
+
+@dataclass(frozen=True)
+class FixedPool:
+    value: Affine
+    attention: Affine
+    kernels: tuple[FixedKernel, ...]
+
+
+@dataclass(frozen=True)
+class FixedMean:
+    pass
+
+
+Body = FixedLstm | FixedFastGrnn | FixedPool | FixedMean
+
+
+@dataclass(frozen=True)
+class FixedProgram:
+    """A quantised :class:`grit.bench.types.Program`; the table of :class:`Rows` is int8 here."""
+
+    words: Rows | Ternary
+    body: Body
+    head: Affine
+    logit_bits: int
+    vocabulary: tuple[str, ...]
+    max_tokens: int
+
+    def check(self) -> None:
+        """Every shape, type and bound of the specification, or MalformedInput: a file is not believed."""
+        _check(self)
+
+
+def power_bits(max_tokens: int) -> int:
+    """The exponent of the largest weight of a pooling over at most this many tokens."""
+    return ((WORD - 1) // (255 * max_tokens)).bit_length() - 2
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise MalformedInput(f"not a fixed-point program: {what}; export the model again")
+
+
+def _check_affine(name: str, layer: Affine, largest: np.ndarray, limit: int = EXACT) -> None:
+    _require(
+        isinstance(layer, Affine)
+        and (layer.weight.dtype, layer.multiplier.dtype, layer.bias.dtype) == (np.int8, np.int16, np.int32)
+        and layer.weight.ndim == 2
+        and layer.multiplier.shape == layer.bias.shape == layer.weight.shape[:1],
+        f"{name} is not int8 [out in], int16 [out], int32 [out]",
+    )
+    _require(layer.weight.shape[1] == len(largest), f"{name} reads {layer.weight.shape[1]} features, not {len(largest)}")
+    _require(len(layer.weight) > 0, f"{name} has no outputs")
+    _require(0 <= layer.shift <= 30, f"{name} shifts by {layer.shift}")
+    _require(bool((layer.multiplier > 0).all()) and bool((layer.weight >= -127).all()), f"{name} has an illegal weight")
+    _require(layer.reach(largest) < limit, f"{name} can overflow")
+
+
+def _check(program: FixedProgram) -> None:
+    _require(1 <= program.max_tokens <= MAX_TOKENS, f"max_tokens is {program.max_tokens}, not 1 to {MAX_TOKENS}")
+    _require(-64 <= program.logit_bits <= 64, f"logit_bits is {program.logit_bits}")
+    layer = program.words
+    if isinstance(layer, Ternary):
+        _require(1 <= layer.width <= 4096, f"{layer.width} ternary features")
+        largest = np.ones(layer.width, np.int64)
+    else:
+        _require(layer.table.dtype == np.int8 and layer.table.ndim == 2, "the word table is not int8 [rows feat]")
+        _require(min(layer.table.shape) > 0 and bool((layer.table >= -127).all()), "the word table is empty or not symmetric")
+        _require(0 <= layer.ngrams <= 8, f"n-grams of order {layer.ngrams}")
+        largest = np.full(layer.table.shape[1], 127)
+    if isinstance(layer, Ternary) or layer.ngrams:
+        _require(not program.vocabulary, "a hashing program has a vocabulary")
+    else:
+        _require(len(program.vocabulary) == len(layer.table), "vocabulary and word table differ in length")
+        _require(program.vocabulary[0] == "", "row 0 of the vocabulary is not the unknown word")
+        _require(len(set(program.vocabulary)) == len(program.vocabulary), "a word stands twice in the vocabulary")
+    body = program.body
+    if isinstance(body, FixedLstm):
+        units = len(body.gates.weight) // 4
+        _require(len(body.gates.weight) == 4 * units > 0, "the gates do not come in fours")
+        _check_affine("gates", body.gates, np.append(largest, np.full(units, 128)))
+        _require(body.gates.reach(np.append(largest, np.full(units, 128))) + (2048 << body.gates.shift) < EXACT, "gates overflow")
+        state = np.full(units, 32768)
+    elif isinstance(body, FixedFastGrnn):
+        units = len(body.update.weight)
+        inputs = np.append(largest, np.full(units, 128))
+        _check_affine("update", body.update, inputs)
+        _require(body.bias_gate.dtype == np.int32 and body.bias_gate.shape == (units,), "bias_gate is not int32 [h]")
+        biases = np.maximum(np.abs(body.bias_gate.astype(np.int64)), np.abs(body.update.bias.astype(np.int64)))
+        margin = 2 * int(biases.max()) + (4096 << body.update.shift)
+        _require(body.update.reach(inputs) + margin < EXACT, "update can overflow")
+        _require(min(body.zeta, body.nu) >= 0 and body.zeta + body.nu < 32768, "zeta or nu is out of range")
+        _require(0 <= body.state_bits <= 14, f"the state has {body.state_bits} bits")
+        _require(0 < body.copy_multiplier < 32768, f"the copy multiplier is {body.copy_multiplier}")
+        state = np.full(units, 32768)
+    elif isinstance(body, FixedPool):
+        _check_affine("value", body.value, largest)
+        _check_affine("attention", body.attention, largest)
+        _require(1 <= len(body.kernels) <= 64, f"{len(body.kernels)} kernels")
+        for kernel in body.kernels:
+            _require(1 <= kernel.width <= 16, f"a kernel of width {kernel.width}")
+            _require(len(kernel.value.weight) == len(kernel.attention.weight), "values and attention differ in channels")
+            for name, below, conv in (
+                ("value", body.value, kernel.value),
+                ("attention", body.attention, kernel.attention),
+            ):
+                _check_affine(f"{name} kernel", conv, np.full(kernel.width * len(below.weight), 127))
+        state = np.full(sum(len(kernel.value.weight) for kernel in body.kernels), 1 << 14)
+    else:
+        state = np.full(len(largest), 1 << 14)
+    _check_affine("head", program.head, state, WORD)
+    _require(program.head.reach(state) >> program.head.shift < EXACT - 1, "a logit can exceed 24 bits")
+
+
+# --- tables -----------------------------------------------------------------------------------------
+
+
+def segments() -> tuple[np.ndarray, np.ndarray]:
+    """BASE (int16) and SLOPE (uint8) of the 64 segments of the sigmoid over [0, 8)."""
+    ends = [math.floor(32768 / (1 + math.exp(-(32 * k + 0.5) / 256)) + 0.5) for k in range(65)]
+    base = np.array(ends[:64], np.int16)
+    slope = np.array([(right - left) >> 2 for left, right in zip(ends, ends[1:], strict=False)], np.uint8)
+    return base, slope
+
+
+def sigma() -> np.ndarray:
+    """sigma(i) for i = -2048..2047, int32 [4096] in Q15."""
+    base, slope = segments()
+    cell = np.arange(2048)
+    right = base[cell >> 5].astype(np.int32) + (slope[cell >> 5].astype(np.int32) * (cell & 31) >> 3)
+    return np.concatenate([(32768 - right)[::-1], right]).astype(np.int32)
+
+
+def tau() -> np.ndarray:
+    """tau(i) for i = -2048..2047, int32 [4096] in Q15."""
+    return 2 * sigma() - 32768
+
+
+def powers(bits: int) -> np.ndarray:
+    """POWER, int32 [64]: an octave from 2^bits up, each entry the middle of its cell."""
+    steps = 1 << ATTENTION_BITS
+    return np.array([math.floor(2.0 ** (bits + (f + 0.5) / steps) + 0.5) for f in range(steps)], np.int32)
+
+
+# --- the bodies, batched ----------------------------------------------------------------------------
+# Each is told of new rows by ``learn(features int8 [rows feat])`` and keeps what depends on a row alone.
+# ``states(rows, lengths)``: rows int32 [batch seq] by falling length, 0 beyond the end -> int32 [batch feat].
+# The matrices carry the shift, so a float here is the integer of the specification times 2^-shift, still exact.
+# Casting to an index drops the fraction towards zero, not down: the offset makes legal indices positive,
+# and all others end at the edge of the table anyway (``mode="clip"``).
+
+
+class _LstmStates:
+    def __init__(self, body: FixedLstm) -> None:
+        gates = body.gates
+        order = (0, 1, 3, 2)  # the three sigmoids side by side
+        self._units = units = len(gates.weight) // 4
+        matrix = np.stack([gates.matrix()[:, k * units : (k + 1) * units] for k in order])  # [4 in h]
+        features = matrix.shape[1] - units
+        self._input = np.ascontiguousarray(matrix[:, :features])
+        self._state = np.ascontiguousarray(matrix[:, features:])
+        self._offset = np.stack([gates.offset()[k * units : (k + 1) * units] for k in order])[:, None] + np.float32(2048)
+        self._drives = [words.Growing(np.zeros((0, units), np.float32)) for _ in order]
+        self._sigma, self._cell, self._tau = sigma(), tau() >> 4, tau()
+
+    def learn(self, features: np.ndarray) -> None:
+        fresh = np.matmul(features.astype(np.float32), self._input) + self._offset  # [4 rows h]
+        for drive, rows in zip(self._drives, fresh, strict=True):
+            drive.add(rows)
+
+    def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        batch, units = len(rows), self._units
+        state = np.zeros((batch, units), np.int32)
+        h = np.zeros((batch, units), np.float32)
+        c = np.zeros((batch, units), np.int32)
+        buffers = (np.empty((4, batch, units), np.float32), np.empty((4, batch, units), np.intp))
+        gate, spare = np.empty((4, batch, units), np.int32), np.empty((batch, units), np.intp)
+        drive = np.empty((4, batch, units), np.float32)
+        running = active(lengths)
+        for t in range(rows.shape[1]):
+            n = running[t]
+            if n < len(h):
+                h, c, spare = h[:n], c[:n], spare[:n]
+                drive, gate = np.empty((4, n, units), np.float32), np.empty((4, n, units), np.int32)
+                buffers = (np.empty((4, n, units), np.float32), np.empty((4, n, units), np.intp))
+            pre, index = buffers
+            for k, known in enumerate(self._drives):
+                known.array.take(rows[:n, t], axis=0, out=drive[k], mode="clip")
+            np.matmul(h, self._state, out=pre)
+            pre += drive
+            np.copyto(index, pre, casting="unsafe")
+            self._sigma.take(index[:3], out=gate[:3], mode="clip")
+            self._cell.take(index[3], out=gate[3], mode="clip")
+            inward, forget, outward, cell = gate
+            c *= forget
+            cell *= inward
+            c += cell
+            c += 1 << 14
+            c >>= 15
+            np.clip(c, -32768, 32767, out=c)
+            np.right_shift(c, 2, out=spare)
+            spare += 2048
+            self._tau.take(spare, out=cell, mode="clip")
+            outward *= cell
+            still = running[t + 1]
+            np.right_shift(outward[still:], 15, out=state[still:n])
+            outward += 1 << 22
+            outward >>= 23
+            np.minimum(outward, 127, out=h)
+        return state
+
+
+class _FastGrnnStates:
+    def __init__(self, body: FixedFastGrnn) -> None:
+        self._body = body
+        matrix = body.update.matrix()
+        units = matrix.shape[1]
+        self._input, self._state = matrix[:-units], np.ascontiguousarray(matrix[-units:])
+        self._offset = body.update.offset() + np.float32(2048)
+        scale = 2.0**-body.update.shift
+        self._gate = ((body.bias_gate.astype(np.int64) - body.update.bias) * scale + 2048).astype(np.float32)
+        self._drive = words.Growing(np.zeros((0, units), np.float32))
+        self._sigma = np.repeat(sigma(), 2)  # indexed in Q9, as the update is
+        self._tau = tau() >> 14 - body.state_bits
+
+    def learn(self, features: np.ndarray) -> None:
+        self._drive.add(features.astype(np.float32) @ self._input + self._offset)
+
+    def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        body = self._body
+        shape = (len(rows), self._state.shape[1])
+        h, u = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        drive, pre = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        index = np.empty(shape, np.intp)
+        z, r, update = np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(shape, np.int32)
+        running = active(lengths)
+        for t in range(rows.shape[1]):
+            n = running[t]
+            u_, pre_, drive_, index_ = u[:n], pre[:n], drive[:n], index[:n]
+            h_, z_, r_, update_ = h[:n], z[:n], r[:n], update[:n]
+            self._drive.array.take(rows[:n, t], axis=0, out=drive_, mode="clip")
+            np.matmul(u_, self._state, out=pre_)
+            pre_ += drive_
+            np.copyto(index_, pre_, casting="unsafe")
+            self._tau.take(index_, out=update_, mode="clip")
+            pre_ += self._gate
+            np.copyto(index_, pre_, casting="unsafe")
+            self._sigma.take(index_, out=z_, mode="clip")
+            np.subtract(32768, z_, out=r_)
+            r_ *= body.zeta
+            r_ >>= 15
+            r_ += body.nu
+            h_ *= z_
+            update_ *= r_
+            h_ += update_
+            h_ += 1 << 14
+            h_ >>= 15
+            np.clip(h_, -32768, 32767, out=h_)
+            np.multiply(h_, body.copy_multiplier, out=r_)
+            r_ += 1 << 14
+            r_ >>= 15
+            np.clip(r_, -128, 127, out=r_)
+            np.copyto(u_, r_, casting="unsafe")
+        return h
+
+
+class _MeanStates:
+    def __init__(self, features: int) -> None:
+        self._table = words.Growing(np.zeros((1, features), np.int32))  # entry 0: beyond the end
+
+    def learn(self, features: np.ndarray) -> None:
+        self._table.add(features.astype(np.int32))
+
+    def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        entries = rows + 1
+        entries[np.arange(rows.shape[1]) >= lengths[:, None]] = 0
+        n = lengths[:, None].astype(np.int32)
+        sums = np.add.reduce(self._table.array[entries], axis=1, dtype=np.int32) + 128 * n
+        return ((sums << 7) + n // 2) // n - (1 << 14)
+
+
+class _PoolStates:
+    """Outputs of a convolution depend on an n-gram alone: texts that differ in a word share nearly all of them."""
+
+    def __init__(self, body: FixedPool, max_tokens: int) -> None:
+        self._layers = [(layer.matrix(), layer.offset(), 0 if layer.relu else -127) for layer in (body.value, body.attention)]
+        self._features = [words.Growing(np.zeros((1, len(layer.weight)), np.int8)) for layer in (body.value, body.attention)]
+        self._bits = power_bits(max_tokens)
+        self._power = powers(self._bits)
+        self._kernels = [_KernelOutputs(kernel, self._power) for kernel in body.kernels]
+        self._ngrams = _Ngrams(max(kernel.width for kernel in body.kernels))
+
+    def learn(self, features: np.ndarray) -> None:
+        inputs = features.astype(np.float32)
+        for known, (matrix, offset, low) in zip(self._features, self._layers, strict=True):
+            known.add(np.clip(np.floor(inputs @ matrix + offset), low, 127).astype(np.int8))
+
+    def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        entries = rows + 1
+        entries[np.arange(rows.shape[1]) >= lengths[:, None]] = 0
+        if self._ngrams.full():
+            self._ngrams.forget()
+            for kernel in self._kernels:
+                kernel.forget()
+        names = self._ngrams.names(entries)
+        return np.concatenate([self._pooled(kernel, names[kernel.width - 1]) for kernel in self._kernels], axis=1)
+
+    def _pooled(self, kernel: _KernelOutputs, names: np.ndarray) -> np.ndarray:
+        kernel.learn(self._ngrams.members[kernel.width - 1].array, self._features)
+        batch, seq = names.shape
+        channels = kernel.value.array.shape[1]
+        state = np.empty((batch, channels), np.int32)
+        step = max(1, CELLS_AT_ONCE // (seq * channels))
+        for start in range(0, batch, step):
+            part = names[start : start + step].T
+            part = part[: np.count_nonzero(part, axis=0).max()]
+            weight = kernel.weight.array.take(part, axis=0)  # [seq part feat]: time first is what adds up fastest
+            _, exponent = np.frexp(weight.max(axis=0))
+            weight *= np.ldexp(np.float32(1), self._bits + 1 - exponent)
+            share = weight.astype(np.int32)
+            total = np.add.reduce(share, axis=0, dtype=np.int32)
+            share *= kernel.value.array.take(part, axis=0)
+            mean = (np.add.reduce(share, axis=0, dtype=np.int32).astype(np.int64) << 7) // total
+            state[start : start + step] = mean - (1 << 14)
+        return state
+
+
+class _KernelOutputs:
+    """Value + 128 and attention weight (POWER[i & 63] 2^(i >> 6), exact in float32) of every n-gram seen; 0 outside."""
+
+    def __init__(self, kernel: FixedKernel, power: np.ndarray) -> None:
+        self.width = kernel.width
+        self._power = power.astype(np.float32)
+        self._value = kernel.value.matrix(), kernel.value.offset(), 0 if kernel.value.relu else -127
+        self._attention = kernel.attention.matrix(), kernel.attention.offset(), kernel.attention.relu
+        self.forget()
+
+    def forget(self) -> None:
+        channels = self._value[0].shape[1]
+        self.value = words.Growing(np.zeros((1, channels), np.int32))
+        self.weight = words.Growing(np.zeros((1, channels), np.float32))
+
+    def learn(self, members: np.ndarray, features: Sequence[words.Growing]) -> None:
+        """members [ngrams width]: entries of the token features; those beyond the known ones are computed."""
+        fresh = members[len(self.value.array) :]
+        if not len(fresh):
+            return
+        values, attention = (
+            known.array.take(fresh, axis=0).reshape(len(fresh), -1).astype(np.float32) for known in features
+        )
+        matrix, offset, low = self._value
+        value = np.clip(np.floor(values @ matrix + offset), low, 127)
+        matrix, offset, relu = self._attention
+        edge = OCTAVES << ATTENTION_BITS
+        index = np.clip(np.floor(attention @ matrix + offset), 0 if relu else -edge, edge - 1).astype(np.int32)
+        self.weight.add(np.ldexp(self._power[index & (1 << ATTENTION_BITS) - 1], index >> ATTENTION_BITS))
+        self.value.add((value + 128).astype(np.int32))
+
+
+class _Ngrams:
+    """Names (small integers) for the n-grams of token entries up to an order; name 0 is "beyond the end".
+
+    The name of an n-gram is that of the pair (name of its first n - 1 entries, last entry), found in a table of one slot
+    a hash value. A pair that was pushed out of its slot is named anew: wasteful, and harmless.
+    """
+
+    SLOTS = 20  # as a power of two
+
+    def __init__(self, order: int) -> None:
+        self._order = order
+        self.forget()
+
+    def forget(self) -> None:
+        self.members = [words.Growing(np.zeros((1, width), np.int32)) for width in range(1, self._order + 1)]
+        """For each order, int32 [names order]: the entries that a name stands for."""
+        self._keys = [np.zeros(1 << self.SLOTS, np.int64) for _ in range(1, self._order)]
+        self._names = [np.zeros(1 << self.SLOTS, np.int32) for _ in range(1, self._order)]
+
+    def full(self) -> bool:
+        return any(len(members.array) > NGRAMS_KEPT for members in self.members[1:])
+
+    def names(self, entries: np.ndarray) -> list[np.ndarray]:
+        """entries int32 [batch seq], 0 beyond the end -> for each order the names of the n-grams that start there."""
+        words = self.members[0]
+        words.add(np.arange(len(words.array), int(entries.max()) + 1, dtype=np.int32)[:, None])  # an entry names itself
+        names = [entries]
+        after = entries
+        for order in range(1, self._order):
+            after = np.concatenate([after[:, 1:], np.zeros((len(after), 1), np.int32)], axis=1)
+            keys = names[-1].astype(np.int64) << 32 | after
+            names.append(np.where(entries > 0, self._named(order, keys.ravel()).reshape(keys.shape), 0))
+        return names
+
+    def _named(self, order: int, keys: np.ndarray) -> np.ndarray:
+        slots = (keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(64 - self.SLOTS)).view(np.int64)
+        table, values = self._keys[order - 1], self._names[order - 1]
+        names = values[slots]
+        missing = np.flatnonzero(table[slots] != keys)
+        if len(missing):
+            fresh, inverse = np.unique(keys[missing], return_inverse=True)
+            names[missing] = len(self.members[order].array) + inverse
+            table[slots[missing]], values[slots[missing]] = keys[missing], names[missing]
+            before = self.members[order - 1].array[fresh >> 32]
+            last = (fresh & 0xFFFFFFFF).astype(np.int32)[:, None]
+            self.members[order].add(np.concatenate([before, last], axis=1))
+        return names
+
+
+def active(lengths: np.ndarray) -> list[int]:
+    """For t = 0..max, how many of the (falling) lengths are beyond t."""
+    return np.searchsorted(-lengths, -np.arange(int(lengths[0]) + 1), side="left").tolist()
+
+
+# --- the artefact -----------------------------------------------------------------------------------
+
+
+class FixedArtefact:
+    """A fixed-point program at work (:class:`grit.bench.types.Artefact`); ``exact``: bit-identical everywhere.
+
+    ``digest`` and ``sizes_bytes`` are those of the file it came from (:mod:`grit.bench.export.packing`).
+    """
+
+    exact = True
+
+    def __init__(self, program: FixedProgram, digest: str, sizes_bytes: Mapping[str, int]) -> None:
+        program.check()
+        self.program = program
+        self.digest = digest
+        self.sizes_bytes = dict(sizes_bytes)
+        self.classes = len(program.head.weight)
+        self.max_tokens = program.max_tokens
+        self._words = words.of(program.words, program.vocabulary)
+        self.separable = self._words.separable
+        self._head = program.head.weight.T * program.head.multiplier.astype(np.float64)
+        self._body = self._states(program)
+        if isinstance(program.words, Rows):
+            self._body.learn(program.words.table)
+
+    @staticmethod
+    def _states(program: FixedProgram) -> _LstmStates | _FastGrnnStates | _PoolStates | _MeanStates:
+        body = program.body
+        if isinstance(body, FixedLstm):
+            return _LstmStates(body)
+        if isinstance(body, FixedFastGrnn):
+            return _FastGrnnStates(body)
+        if isinstance(body, FixedPool):
+            return _PoolStates(body, program.max_tokens)
+        return _MeanStates(program.head.weight.shape[1])
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._words.tokenize(text)
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        return self._words.intern(tokens)
+
+    def token(self, row: int) -> str:
+        return self._words.token(row)
+
+    def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; what lies beyond max_tokens is not read."""
+        if isinstance(self._words, words.Codes) and len(fresh := self._words.fresh()):
+            self._body.learn(fresh)
+        lengths = np.minimum(lengths, self.max_tokens)
+        order = np.argsort(-lengths, kind="stable")
+        answers = np.empty((len(rows), self.classes))
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            part = order[start : start + TEXTS_AT_ONCE]
+            longest = int(lengths[part[0]])
+            answers[part] = self._answer(self._body.states(rows[part, :longest], lengths[part]))
+        return answers
+
+    def _answer(self, states: np.ndarray) -> np.ndarray:
+        """The head: float64 sums of integers below 2^31 are exact."""
+        head = self.program.head
+        raw = (states.astype(np.float64) @ self._head).astype(np.int64) + head.bias >> head.shift
+        return (np.maximum(raw, 0) if head.relu else raw) * 2.0**-self.program.logit_bits

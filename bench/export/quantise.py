@@ -1,0 +1,230 @@
+"""A float program -> the fixed-point program of :mod:`grit.bench.export.fixed`.
+
+Weights are rounded once, to nearest, at scales that the integers can carry exactly; ranges of activations that the
+weights do not bound are read off calibration texts (training or dev, never test). Nothing is drawn: the same program
+and texts give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from grit.bench.export import floating, words
+from grit.bench.export.fixed import (
+    ATTENTION_BITS,
+    EXACT,
+    MAX_TOKENS,
+    WORD,
+    Affine,
+    Body,
+    FixedFastGrnn,
+    FixedKernel,
+    FixedLstm,
+    FixedMean,
+    FixedPool,
+    FixedProgram,
+)
+from grit.bench.export.floating import FloatArtefact
+from grit.bench.types import AttentionPool, Dense, FastGrnn, Lstm, MalformedInput, Mean, Program, Rows, Ternary, UsageError
+
+Q8 = 2.0**-8  # a step of a sigmoid's pre-activation
+Q9 = 2.0**-9  # and of a tanh's
+TABLE = 2048  # cells on either side of 0
+LARGEST_SHIFT = 20
+TEXTS_AT_ONCE = 64
+
+
+def quantise(program: Program, texts: Sequence[str]) -> FixedProgram:
+    """The int8 program; ``texts`` calibrate its activations (a few hundred are plenty).
+
+    Raises UsageError without texts, MalformedInput for weights that are not finite or too large for 24-bit sums.
+    """
+    if not texts:
+        raise UsageError("calibration got no texts: pass some of the training split")
+    floating.check(program)
+    if program.max_tokens > MAX_TOKENS:
+        raise MalformedInput(f"max_tokens is {program.max_tokens}: the fixed-point sums hold at most {MAX_TOKENS}")
+    layer, scale = _words(program.words)
+    body, state_scale, state_limit = _body(program, scale, texts)
+    head, logit_bits = _head(program.head, state_scale, state_limit)
+    quantised = FixedProgram(layer, body, head, logit_bits, program.vocabulary, program.max_tokens)
+    quantised.check()
+    return quantised
+
+
+# --- layers -----------------------------------------------------------------------------------------
+
+
+def affine(
+    name: str,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    step: np.ndarray,
+    largest: np.ndarray,
+    *,
+    limit: int = EXACT,
+    spare: float = 0.0,
+    rounded: bool = True,
+    relu: bool = False,
+) -> Affine:
+    """The integers of ``y = weight @ x + bias`` for integer x within ``largest`` [in] and y in units of ``step`` [out].
+
+    One shift serves the layer, as large as ``limit`` on the sums allows. A row whose weights need the unit u (its
+    largest weight / 127) gets the multiplier ceil(u / (step 2^-shift)), and its weights are rounded in that unit:
+    so the products are exact, and rows of small weights, whose multipliers are coarse, are small in absolute error.
+    ``spare`` steps of y must fit beside the sums. ``rounded`` rounds y to nearest; without it y is the cell that the value lies in.
+    """
+    weight = weight.astype(np.float64) / step[:, None]
+    bias = bias.astype(np.float64) / step
+    unit = np.abs(weight).max(axis=1, initial=0) / 127
+    for shift in range(LARGEST_SHIFT, -1, -1):
+        multiplier = np.maximum(np.ceil(unit * 2.0**shift * (1 - 1e-12)), 1)
+        offset = np.round(bias * 2.0**shift) + (1 << shift >> 1 if rounded else 0)
+        if multiplier.max() > 32767 or np.abs(offset).max() >= limit:
+            continue
+        integers = np.clip(np.round(weight * 2.0**shift / multiplier[:, None]), -127, 127).astype(np.int8)
+        layer = Affine(integers, multiplier.astype(np.int16), offset.astype(np.int32), shift, relu)
+        if layer.reach(largest) + spare * 2.0**shift < limit:
+            return layer
+    reach = float((np.abs(weight) @ largest + np.abs(bias)).max())
+    raise MalformedInput(
+        f"{name} reaches {reach:.3g} steps of its output, int8 export holds {limit - 1}: train with weight decay"
+    )
+
+
+def _words(layer: Rows | Ternary) -> tuple[Rows | Ternary, np.ndarray]:
+    """The int8 word layer and what one unit of each feature is worth, [feat]."""
+    if isinstance(layer, Ternary):
+        return layer, np.ones(layer.width)
+    table = layer.table.astype(np.float64)
+    scale = np.abs(table).max(axis=0) / 127
+    scale[scale == 0] = 1.0
+    return Rows(np.round(table / scale).astype(np.int8), layer.ngrams), scale
+
+
+def _limits(layer: Rows | Ternary, features: int) -> np.ndarray:
+    return np.full(features, 1 if isinstance(layer, Ternary) else 127)
+
+
+def _body(program: Program, scale: np.ndarray, texts: Sequence[str]) -> tuple[Body, np.ndarray, int]:
+    """The body, what one unit of each state feature is worth [feat], and how many units a state can have."""
+    limits = _limits(program.words, len(scale))
+    match program.body:
+        case Lstm() as body:
+            return _lstm(body, scale, limits)
+        case FastGrnn() as body:
+            return _fastgrnn(body, scale, limits, _calibration(program, texts))
+        case AttentionPool() as body:
+            return _pool(body, scale, limits, _calibration(program, texts))
+        case Mean():
+            return FixedMean(), scale / 128, 1 << 14
+
+
+def _lstm(body: Lstm, scale: np.ndarray, limits: np.ndarray) -> tuple[FixedLstm, np.ndarray, int]:
+    units = body.state_weight.shape[1]
+    weight = np.concatenate([body.input_weight * scale, body.state_weight / 128], axis=1)
+    step = np.repeat([Q8, Q8, Q9, Q8], units)
+    largest = np.append(limits, np.full(units, 128))
+    gates = affine("the LSTM", weight, body.bias, step, largest, spare=TABLE, rounded=False)
+    return FixedLstm(gates), np.full(units, 2.0**-15), 1 << 15
+
+
+def _fastgrnn(
+    body: FastGrnn, scale: np.ndarray, limits: np.ndarray, calibration: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[FixedFastGrnn, np.ndarray, int]:
+    if not (0 <= body.zeta <= 1 and 0 <= body.nu <= 1):
+        raise MalformedInput(f"FastGRNN has zeta {body.zeta} and nu {body.nu}: both lie in [0, 1], after the sigmoid")
+    units = len(body.state_weight)
+    highest = max(float(np.abs(h).max()) for x, lengths in calibration for h in floating.fastgrnn(body, x, lengths))
+    # int16 keeps twice what calibration saw; int8 keeps exactly that
+    state_bits = min(max(14 - math.ceil(math.log2(max(highest, 2.0**-6))), 0), 14)
+    highest_units = max(highest * 2.0**state_bits, 128.0)
+    copy = min(math.floor(127 * 2**15 / highest_units), 32767)
+    copy_scale = 2.0 ** (15 - state_bits) / copy
+    weight = np.concatenate([body.input_weight * scale, body.state_weight * copy_scale], axis=1)
+    biases = np.maximum(np.abs(body.bias_gate), np.abs(body.bias_update)).max() / Q9
+    update = affine(
+        "FastGRNN",
+        weight,
+        body.bias_update,
+        np.full(units, Q9),
+        np.append(limits, np.full(units, 128)),
+        spare=2 * TABLE + 2 * float(biases) + 1,
+        rounded=False,
+    )
+    bias_gate = np.round(body.bias_gate.astype(np.float64) / Q9 * 2.0**update.shift).astype(np.int32)
+    zeta = round(body.zeta * 2**14)
+    nu = min(round(body.nu * 2**14), 32767 - zeta)
+    return FixedFastGrnn(update, bias_gate, zeta, nu, state_bits, copy), np.full(units, 2.0**-state_bits), 1 << 15
+
+
+def _pool(
+    body: AttentionPool, scale: np.ndarray, limits: np.ndarray, calibration: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[FixedPool, np.ndarray, int]:
+    maps = [(*floating.token_maps(body, x, lengths), lengths) for x, lengths in calibration]
+    value_step = _steps([values for values, _, _ in maps])
+    attention_step = _steps([attention for _, attention, _ in maps])
+    octave = math.log(2) / (1 << ATTENTION_BITS)
+    kernels, scales = [], []
+    for kernel in body.kernels:
+        out, width = kernel.value_weight.shape[:2]
+        step = _steps([_inside(floating.convolved(kernel, v, a)[0], lengths) for v, a, lengths in maps])
+        value = affine(
+            "a value kernel",
+            (kernel.value_weight * value_step).reshape(out, -1),
+            kernel.value_bias,
+            step,
+            np.full(width * len(value_step), 127),
+        )
+        attention = affine(
+            "an attention kernel",
+            (kernel.attention_weight * attention_step).reshape(out, -1),
+            kernel.attention_bias,
+            np.full(out, octave),
+            np.full(width * len(attention_step), 127),
+            rounded=False,
+        )
+        kernels.append(FixedKernel(width, value, attention))
+        scales.append(step / 128)
+    token_value, token_attention = (
+        affine(f"the {name} layer", layer.weight * scale, layer.bias, step, limits, relu=layer.relu)
+        for name, layer, step in (
+            ("value", body.value, value_step),
+            ("attention", body.attention, attention_step),
+        )
+    )
+    return FixedPool(token_value, token_attention, tuple(kernels)), np.concatenate(scales), 1 << 14
+
+
+def _head(head: Dense, scale: np.ndarray, largest: int) -> tuple[Affine, int]:
+    """The head and its logit_bits: logits as fine as 24 bits allow."""
+    weight = head.weight.astype(np.float64) * scale
+    reach = float((np.abs(weight).sum(axis=1) * largest + np.abs(head.bias)).max())
+    logit_bits = min(22 - math.ceil(math.log2(max(reach, 2.0**-20))), 30)
+    step = np.full(len(weight), 2.0**-logit_bits)
+    limits = np.full(weight.shape[1], largest)
+    return affine("the head", weight, head.bias, step, limits, limit=WORD, relu=head.relu), logit_bits
+
+
+# --- calibration ------------------------------------------------------------------------------------
+
+
+def _calibration(program: Program, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Float features [batch seq feat] and lengths [batch] of the calibration texts, a batch at a time."""
+    artefact = FloatArtefact(program, "", {})
+    parts = [words.batch(artefact, texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)]
+    return [(artefact.features(rows, lengths), lengths) for rows, lengths in parts]
+
+
+def _inside(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return x * floating.within(x, lengths)
+
+
+def _steps(activations: list[np.ndarray]) -> np.ndarray:
+    """For each feature of [batch seq feat], the step that spreads its largest magnitude over 127."""
+    largest = np.max([np.abs(a).max(axis=(0, 1)) for a in activations], axis=0).astype(np.float64)
+    # a feature that calibration never saw gets the coarsest step: it may appear later
+    return np.where(largest > 0, largest, largest.max() or 1.0) / 127

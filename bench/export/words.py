@@ -1,0 +1,167 @@
+"""Text -> rows: how every exported program reads text.
+
+The three word layers of :mod:`grit.bench.types` number tokens differently, and nothing above needs to know:
+a vocabulary has a row a word, a hashed table a row a bucket, a hash projection a growing row a code seen so far.
+Tokens that a program cannot tell apart share a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+
+from grit.bench import text
+from grit.bench.types import Artefact, Rows, Ternary
+
+
+class Words(Protocol):
+    """Tokens in and out of rows."""
+
+    separable: bool
+
+    def tokenize(self, raw: str) -> list[str]: ...
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        """tokens -> int32 rows [tokens]."""
+        ...
+
+    def token(self, row: int) -> str:
+        """A token that interns to this row."""
+        ...
+
+
+class Vocabulary:
+    """One row a word; row 0 is the unknown word, written ``""``."""
+
+    separable = True
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = tuple(words)
+        self._rows = {word: row for row, word in enumerate(self._words)}
+
+    def tokenize(self, raw: str) -> list[str]:
+        return text.tokenize(raw)
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        rows = self._rows
+        return np.fromiter((rows.get(token, 0) for token in tokens), np.int32, len(tokens))
+
+    def token(self, row: int) -> str:
+        return self._words[row]
+
+
+class Buckets:
+    """Word n-grams up to ``order``, hashed into ``rows`` rows."""
+
+    def __init__(self, rows: int, order: int) -> None:
+        self.separable = order == 1  # a longer n-gram looks across white space
+        self._order = order
+        self._size = rows
+        self._rows: dict[str, int] = {}
+        self._tokens: dict[int, str] = {}
+
+    def tokenize(self, raw: str) -> list[str]:
+        return text.ngrams(text.tokenize(raw), self._order)
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        return np.fromiter((self._row(token) for token in tokens), np.int32, len(tokens))
+
+    def token(self, row: int) -> str:
+        return self._tokens[row]
+
+    def _row(self, token: str) -> int:
+        row = self._rows.get(token)
+        if row is None:
+            row = self._rows[token] = text.bucket(token, self._size)
+            self._tokens.setdefault(row, token)
+        return row
+
+
+class Codes:
+    """One row a distinct ternary code, in the order in which they turn up; row 0 is the unknown word."""
+
+    separable = True
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._rows: dict[str, int] = {}
+        self._tokens: list[str] = []
+        self._by_code: dict[bytes, int] = {}  # digest of a code -> row
+        self._fresh: list[np.ndarray] = []
+        self.intern([""])
+
+    def tokenize(self, raw: str) -> list[str]:
+        return text.tokenize(raw)
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        rows = self._rows
+        missing = [token for token in dict.fromkeys(tokens) if token not in rows]
+        if missing:
+            for token, code in zip(missing, text.ternary(missing, self._width), strict=True):
+                key = blake2b(code.tobytes(), digest_size=16).digest()
+                row = self._by_code.setdefault(key, len(self._tokens))
+                if row == len(self._tokens):
+                    self._tokens.append(token)
+                    self._fresh.append(code)
+                rows[token] = row
+        return np.fromiter((rows[token] for token in tokens), np.int32, len(tokens))
+
+    def token(self, row: int) -> str:
+        return self._tokens[row]
+
+    def fresh(self) -> np.ndarray:
+        """Codes of the rows that came up since the last call, int8 [rows width]; each is handed out once."""
+        codes = np.array(self._fresh, np.int8).reshape(-1, self._width)
+        self._fresh.clear()
+        return codes
+
+
+class Growing:
+    """An array that rows are added to; its capacity doubles when it runs out."""
+
+    def __init__(self, start: np.ndarray) -> None:
+        self.array = self._room = start
+
+    def add(self, rows: np.ndarray) -> None:
+        used = len(self.array)
+        if used + len(rows) > len(self._room):
+            self._room = np.empty((max(2 * used, used + len(rows)), *self.array.shape[1:]), self.array.dtype)
+            self._room[:used] = self.array
+        self._room[used : used + len(rows)] = rows
+        self.array = self._room[: used + len(rows)]
+
+
+def of(layer: Rows | Ternary, vocabulary: Sequence[str]) -> Vocabulary | Buckets | Codes:
+    """The reader of a program's word layer."""
+    if isinstance(layer, Ternary):
+        return Codes(layer.width)
+    if layer.ngrams:
+        return Buckets(len(layer.table), layer.ngrams)
+    return Vocabulary(vocabulary)
+
+
+# --- texts -> what an artefact takes, and what it answers -------------------------------------------
+
+
+def batch(artefact: Artefact, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """texts -> int32 rows [batch seq] (0 beyond the end) and int32 lengths [batch], cut at the artefact's limit."""
+    rows = [artefact.intern((artefact.tokenize(text.normalise(raw)) or [""])[: artefact.max_tokens]) for raw in texts]
+    lengths = np.array([len(r) for r in rows], np.int32)
+    padded = np.zeros((len(rows), max(lengths, default=1)), np.int32)
+    for line, r in zip(padded, rows, strict=True):
+        line[: len(r)] = r
+    return padded, lengths
+
+
+def answer(artefact: Artefact, texts: Sequence[str], batch_size: int = 512) -> np.ndarray:
+    """texts -> float64 logits [texts classes]."""
+    parts = [artefact.logits(*batch(artefact, part)) for part in _parts(texts, batch_size)]
+    return np.concatenate(parts) if parts else np.zeros((0, artefact.classes))
+
+
+def _parts(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), size):
+        yield texts[start : start + size]

@@ -1,0 +1,536 @@
+"""Records -> the board: sorted sections, significance-aware ranks, and tables for people and programs.
+
+A *section* holds the rows that may be compared: one revision of one dataset, the same examples, the same
+attacks. Rows are sorted by worst case; a rank is given on paired evidence only. Everything here is a pure
+function of records and evidence: counts come in, and only the last step, text, rounds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from grit.bench.records import FLAGS, RECORDS, AttackPart, Count, Record, Robust, Row, encode, read_rows, row_digest
+from grit.bench.types import CouldNotMeasure, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from grit.bench.statistics import Interval, Rank, Seeds
+
+LATENCY_TARGET = "local"  # whose median time stands in the table; other targets are in CSV, JSON and the page
+_TO_US = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+# --- the board as data ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row, placed. ``unranked``: why it has no rank; empty for a ranked row."""
+
+    record: Record
+    model: str  # name, with the fields in which rows of this name differ
+    rank: Rank | None
+    front: bool | None  # on the front of robustness against bytes; None: not comparable
+    unranked: tuple[str, ...]
+
+    @property
+    def seed(self) -> int | None:
+        return self.record.training.seed if self.record.training else None
+
+
+class SeedLine(NamedTuple):
+    """Several seeds of one experiment, as ratios."""
+
+    model: str
+    scheme: str
+    seeds: tuple[int, ...]
+    clean: Seeds
+    worst: Seeds
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows over the same examples and attacks, best worst case first."""
+
+    lines: tuple[Line, ...]
+    seeds: tuple[SeedLine, ...]
+
+    @property
+    def data(self) -> Any:
+        return self.lines[0].record.data
+
+    @property
+    def attacks(self) -> tuple[AttackPart, ...]:
+        """The attacks of its rows: of the first, which differs from the others in counts only."""
+        return self.lines[0].record.attacks
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """Attack's full name -> its key, where that says which."""
+        names = [attack.name for attack in self.attacks]
+        keys = [name.split(":")[-1].split("+")[0].split(".")[0] for name in names]
+        return {name: key if keys.count(key) == 1 else name for name, key in zip(names, keys, strict=True)}
+
+    @property
+    def several_seeds(self) -> bool:
+        return len({line.seed for line in self.lines}) > 1
+
+    @property
+    def majority_label(self) -> str:
+        return str(self.data.labels[self.data.label_counts.index(self.data.majority.k)])
+
+    @property
+    def title(self) -> str:
+        suite = self.lines[0].record.suite
+        return f"{self.data.name} ({self.data.split}, n = {self.data.n}{', ' + suite if suite else ''})"
+
+    @property
+    def reasons(self) -> dict[str, tuple[str, ...]]:
+        """Why rows are unranked -> the rows it holds for."""
+        found: dict[str, list[str]] = {}
+        for line in self.lines:
+            for reason in line.unranked:
+                found.setdefault(reason, []).append(_name(line, self.several_seeds))
+        return {reason: tuple(rows) for reason, rows in found.items()}
+
+
+def load(folders: Sequence[Path]) -> list[Row]:
+    """The rows of run folders, and of run folders below them; a row found twice counts once.
+
+    Raises UsageError (no such folder), CouldNotMeasure (no records there), MalformedInput, StorageError.
+    """
+    rows: dict[str, Row] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"no folder {folder}: give run folders, or a folder that holds some")
+        for file in sorted(folder.rglob(RECORDS)):
+            for row in read_rows(file.parent):
+                rows.setdefault(row_digest(row.record), row)
+    if not rows:
+        raise CouldNotMeasure(f"no records in {', '.join(map(str, folders))}; 'grit run' writes some")
+    return list(rows.values())
+
+
+def board(rows: Iterable[Row], alpha: float = 0.05) -> tuple[Section, ...]:
+    """The sections of the board, by dataset, the larger n first; ``alpha``: family-wise error of a section's ranks."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_comparable(row.record), []).append(row)
+    sections = [_section(members, alpha) for members in groups.values()]
+    return tuple(sorted(sections, key=lambda section: (section.data.name, -section.data.n, _comparable_text(section))))
+
+
+def _comparable(record: Record) -> Any:
+    attacks = tuple((attack.name, attack.parameters_sha256, attack.lexicon_sha256) for attack in record.attacks)
+    data = record.data
+    return data.name, data.revision, data.split, data.n, data.selection, record.suite, attacks
+
+
+def _comparable_text(section: Section) -> str:
+    return repr(_comparable(section.lines[0].record))
+
+
+def _section(rows: Sequence[Row], alpha: float) -> Section:
+    # The order must not depend on the order of the files read: the digest decides between equals.
+    placed = sorted(rows, key=lambda row: (_demoted(row.record), *_merit(row.record), row_digest(row.record)))
+    standing = [None if row.evidence is None else row.evidence.robust() for row in placed]
+    examples = next((set(found) for row, found in zip(placed, standing, strict=True) if found is not None), set())
+    paired = [found is not None and set(found) == examples for found in standing]
+    unranked = [_unranked(row.record, found, examples) for row, found in zip(placed, standing, strict=True)]
+    ranked = [at for at, why in enumerate(unranked) if not why]
+    fronted = [at for at, row in enumerate(placed) if paired[at] and not _demoted(row.record)]
+    ranks, fronts = _places(placed, standing, ranked, fronted, alpha)
+    labels = _labels([row.record for row in placed])
+    lines = tuple(
+        Line(row.record, labels[at], ranks.get(at), fronts.get(at), unranked[at]) for at, row in enumerate(placed)
+    )
+    return Section(lines, _seed_lines(lines))
+
+
+def _merit(record: Record) -> tuple[float, ...]:
+    """Best first, for rows of equal n."""
+    return -record.worst.low, -record.clean.k, record.artefact.total_bytes or float("inf")
+
+
+def _demoted(record: Record) -> bool:
+    return any(FLAGS[flag.name].demotes for flag in record.flags)
+
+
+def _unranked(record: Record, standing: Mapping[str, bool] | None, examples: set[str]) -> tuple[str, ...]:
+    reasons = [flag.reason for flag in record.unranked]
+    if standing is None:
+        reasons.append("no evidence beside the record")
+    elif set(standing) != examples:
+        reasons.append("its evidence is over other examples")
+    return tuple(reasons)
+
+
+def _places(
+    rows: Sequence[Row],
+    standing: Sequence[Mapping[str, bool] | None],
+    ranked: Sequence[int],
+    fronted: Sequence[int],
+    alpha: float,
+) -> tuple[dict[int, Rank], dict[int, bool]]:
+    """Rank by row, and whether a row is on the front of robustness against bytes."""
+    import numpy as np
+
+    from grit.bench.statistics import pareto, tie_groups
+
+    def vectors(chosen: Sequence[int]) -> Any:
+        found = [standing[at] or {} for at in chosen]
+        return np.array([[row[example] for example in sorted(found[0])] for row in found])
+
+    ranks = tie_groups(vectors(ranked), alpha) if ranked else ()
+    sizes = [rows[at].record.artefact.total_bytes for at in fronted]
+    costs = np.array([[np.nan if size is None else size] for size in sizes], dtype=np.float64)
+    fronts = pareto(vectors(fronted), costs, alpha) if fronted else ()
+    known = {at: front for at, front, size in zip(fronted, fronts, sizes, strict=True) if size is not None}
+    return dict(zip(ranked, ranks, strict=True)), known
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """name[field=value,...]: the fields in which rows of one name differ, as one would write them in a command."""
+    shown = []
+    for record in records:
+        peers = [other for other in records if other.model.name == record.model.name]
+        fields = [
+            f"{field}={value}"
+            for field, value in record.model.config.items()
+            if any(other.model.config.get(field) != value for other in peers)
+        ]
+        if any(_bytes_kind(other) != _bytes_kind(record) for other in peers):
+            fields.append(_bytes_kind(record))
+        shown.append(f"{record.model.name}[{','.join(fields)}]" if fields else record.model.name)
+    return shown
+
+
+def _bytes_kind(record: Record) -> str:
+    return f"{record.artefact.format} {record.artefact.precision}"
+
+
+def _seed_lines(lines: Sequence[Line]) -> tuple[SeedLine, ...]:
+    from grit.bench.statistics import over_seeds
+
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.model, line.record.scheme.name), []).append(line)
+    found = []
+    for (model, scheme), members in groups.items():
+        by_seed = {line.seed: line.record for line in members if line.seed is not None}
+        if len(by_seed) > 1 and len(by_seed) == len(members):
+            records = [by_seed[seed] for seed in sorted(by_seed)]
+            found.append(
+                SeedLine(
+                    model,
+                    scheme,
+                    tuple(sorted(by_seed)),
+                    over_seeds([record.clean.k / record.clean.n for record in records]),
+                    over_seeds([record.worst.low / record.worst.n for record in records]),
+                )
+            )
+    return tuple(found)
+
+
+# --- cells ------------------------------------------------------------------------------------------
+
+
+def interval(robust: Robust | Count) -> Interval:
+    """95 % Wilson interval; errors widen that of a robust count, since its high end may be true."""
+    from grit.bench.statistics import Interval, wilson
+
+    if isinstance(robust, Count):
+        return wilson(robust.k, robust.n)
+    return Interval(wilson(robust.low, robust.n).low, wilson(robust.high, robust.n).high)
+
+
+class Latency(NamedTuple):
+    p50_us: float
+    engine: str
+
+
+def latency(record: Record, target: str = LATENCY_TARGET) -> Latency | None:
+    """The smallest measured median time of one text on a target, and the engine that reached it."""
+    found = [
+        Latency(cell.values[f"p50_{unit}"] * factor, cell.engine)
+        for cell in record.costs
+        for unit, factor in _TO_US.items()
+        if cell.target == target and cell.kind == "measured" and f"p50_{unit}" in cell.values
+    ]
+    return min(found, default=None)
+
+
+def cells(line: Line) -> dict[str, Any]:
+    """A row for programs: counts, ratios in [0, 1] and units in the names; the same keys in CSV, JSON and the page."""
+    record = line.record
+    clean = Count(k=record.clean.k, n=record.clean.n)
+    clean_interval, worst_interval, time = interval(clean), interval(record.worst), latency(record)
+    found: dict[str, Any] = {
+        "dataset": record.data.name,
+        "revision": record.data.revision,
+        "split": record.data.split,
+        "n": record.data.n,
+        "suite": record.suite,
+        "rank": line.rank.group if line.rank else None,
+        "rank_best": line.rank.best if line.rank else None,
+        "rank_worst": line.rank.worst if line.rank else None,
+        "unranked": "; ".join(line.unranked),
+        "model": line.model,
+        "parameters": record.model.parameters,
+        "scheme": record.scheme.name,
+        "seed": line.seed,
+        "clean_k": clean.k,
+        "clean_low": clean_interval.low,
+        "clean_high": clean_interval.high,
+        "majority_k": record.data.majority.k,
+        "worst_k": record.worst.low,
+        "worst_k_with_errors": record.worst.high,
+        "worst_low": worst_interval.low,
+        "worst_high": worst_interval.high,
+        "calibration_error": record.clean.calibration_error,
+        "format": record.artefact.format,
+        "precision": record.artefact.precision,
+        "total_bytes": record.artefact.total_bytes,
+        "front": line.front,
+        "local_p50_us": time.p50_us if time else None,
+        "local_engine": time.engine if time else None,
+        "flags": " ".join(flag.name for flag in record.flags),
+        "artefact": record.artefact.digest,
+        "row": row_digest(record),
+    }
+    for attack in record.attacks:
+        found[f"robust_k:{attack.name}"] = attack.robust.low
+        found[f"robust_n:{attack.name}"] = attack.robust.n
+    for part, size in sorted(record.artefact.sizes_bytes.items()):
+        found[f"bytes:{part}"] = size
+    for cell in record.costs:
+        for name, value in sorted(cell.values.items()):
+            found[f"{cell.target}:{cell.engine}:{name}:{cell.kind}"] = value
+    return found
+
+
+def percent(k: int, n: int) -> str:
+    """One decimal; an empty count is a dash."""
+    return f"{100 * k / n:.1f}" if n else "-"
+
+
+def percent_interval(found: Interval) -> str:
+    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def percent_robust(robust: Robust) -> str:
+    """A range where errors leave one."""
+    low, high = percent(robust.low, robust.n), percent(robust.high, robust.n)
+    return low if robust.low == robust.high else f"{low}-{high}"
+
+
+def kilobytes(size: int | None) -> str:
+    """Thousands of bytes."""
+    if size is None:
+        return "-"
+    return f"{size / 1000:,.1f}" if size < 100_000 else f"{size / 1000:,.0f}"
+
+
+def duration(microseconds: float | None) -> str:
+    """Three digits and a unit."""
+    if microseconds is None:
+        return "-"
+    for unit, factor in (("s", 1e6), ("ms", 1e3)):
+        if microseconds >= 0.9995 * factor:
+            return f"{microseconds / factor:.3g} {unit}"
+    return f"{microseconds:.3g} µs"
+
+
+def parts(record: Record) -> str:
+    """Where the bytes are, the largest part first."""
+    sizes = sorted(record.artefact.sizes_bytes.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{part} {kilobytes(size)}" for part, size in sizes)
+
+
+def _name(line: Line, with_seed: bool) -> str:
+    seed = f" seed {line.seed}" if with_seed and line.seed is not None else ""
+    return f"{line.model} {line.record.scheme.name}{seed}"
+
+
+# --- tables -----------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    heading: str
+    cell: Callable[[Line], str]
+    number: bool = True
+
+
+def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
+    """All columns of a table of text, by key, in their order."""
+    found = {
+        "rank": Column("Rank", lambda line: str(line.rank.group) if line.rank else "-"),
+        "model": Column("Model", lambda line: line.model, number=False),
+        "scheme": Column("Scheme", lambda line: line.record.scheme.name, number=False),
+        "seed": Column("Seed", lambda line: "-" if line.seed is None else str(line.seed)),
+        "clean": Column("Clean %", lambda line: percent(line.record.clean.k, line.record.clean.n)),
+        "clean interval": Column("95 %", lambda line: percent_interval(interval(_clean(line)))),
+        "worst": Column("Worst case %", lambda line: percent_robust(line.record.worst)),
+        "worst interval": Column("95 %", lambda line: percent_interval(interval(line.record.worst))),
+        "k/n": Column("k/n", lambda line: f"{line.record.worst.low}/{line.record.worst.n}"),
+    }
+    for at, (name, heading) in enumerate(section.headings.items()):
+        found[name] = Column(f"{heading} %", _attack_cell(at))
+    found["kB"] = Column("kB", lambda line: kilobytes(line.record.artefact.total_bytes))
+    if with_parts:
+        found["parts"] = Column("of which kB", lambda line: parts(line.record), number=False)
+    found["local p50"] = Column("Local p50", lambda line: duration(getattr(latency(line.record), "p50_us", None)))
+    found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
+    if not section.several_seeds:
+        del found["seed"]
+    return found
+
+
+def _attack_cell(at: int) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        robust = line.record.attacks[at].robust
+        # An attack run on what others left standing says nothing of the rest: counts, and no share of all.
+        return percent_robust(robust) if robust.n == line.record.data.n else f"{robust.low}/{robust.n}"
+
+    return cell
+
+
+def _clean(line: Line) -> Count:
+    return Count(k=line.record.clean.k, n=line.record.clean.n)
+
+
+def notes(section: Section) -> list[str]:
+    """The sentences below a table: floor, attacks, why rows are unranked, seeds, the data's own notes."""
+    floor = section.data.majority
+    found = [
+        f"Majority floor: {percent(floor.k, floor.n)} % ({floor.k}/{floor.n}), "
+        f"always answering {section.majority_label!r}."
+    ]
+    if section.attacks:
+        found.append(f"Worst case over {', '.join(section.headings)}: right after every one of them.")
+    if any(line.rank for line in section.lines):
+        found.append(
+            "Same rank: not told apart from the best row of the group (exact McNemar on the same examples, Holm, 5 %)."
+        )
+    for reason, rows in section.reasons.items():
+        who = "all rows" if len(rows) == len(section.lines) and len(rows) > 1 else ", ".join(rows)
+        found.append(f"UNRANKED ({who}): {reason}.")
+    for seeds in section.seeds:
+        values = ", ".join(f"{100 * value:.1f}" for value in seeds.worst.values)
+        spread = f", 95 % interval {percent_interval(seeds.worst.interval)}" if seeds.worst.interval else ""
+        found.append(
+            f"{seeds.model} {seeds.scheme}, seeds {', '.join(map(str, seeds.seeds))}: "
+            f"worst case {100 * seeds.worst.mean:.1f} % on average ({values}){spread}."
+        )
+    found += [f"Data: {note}." for note in section.data.notes]
+    return found
+
+
+_DROPPED_FIRST = ("parts", "flags", "k/n", "clean interval", "local p50", "kB", "worst interval", "rank")
+
+
+def show(sections: Sequence[Section], console: Console, *, with_parts: bool = False) -> None:
+    """The board on a terminal: as many columns as its width allows, and a line that says which were left out."""
+    for section in sections:
+        known = columns(section, with_parts=with_parts)
+        attacks = [name for name in section.headings if name in known]
+        order = [*_DROPPED_FIRST[:4], *reversed(attacks), *_DROPPED_FIRST[4:]]
+        left_out: list[str] = []
+        for key in (column for column in order if column in known):
+            if _width(_table(section, known, left_out), console) <= console.width:
+                break
+            left_out.append(key)
+        console.print()
+        console.print(_table(section, known, left_out))
+        if left_out:
+            hidden = ", ".join(section.headings.get(key, key) for key in known if key in left_out)
+            console.print(f"Left out at this width: {hidden}; widen the terminal or use --format csv.", style="dim")
+        for note in notes(section):
+            console.print(note, style="yellow" if note.startswith("UNRANKED") else "dim", markup=False, highlight=False)
+
+
+def _table(section: Section, known: Mapping[str, Column], left_out: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=section.title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
+    )
+    shown = {key: column for key, column in known.items() if key not in left_out}
+    for key, column in shown.items():
+        foldable = key in ("model", "scheme", "flags", "parts")
+        table.add_column(
+            column.heading, justify="right" if column.number else "left", no_wrap=not foldable, overflow="fold"
+        )
+    for line in section.lines:
+        table.add_row(
+            *(Text(column.cell(line)) for column in shown.values()), style="dim" if _demoted(line.record) else None
+        )
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def markdown(sections: Sequence[Section], *, with_parts: bool = False) -> str:
+    """The board as GitHub tables."""
+    blocks = []
+    for section in sections:
+        known = columns(section, with_parts=with_parts)
+        rule = ["---:" if column.number else "---" for column in known.values()]
+        rows = [[column.heading for column in known.values()], rule]
+        rows += [[_escaped(column.cell(line)) for column in known.values()] for line in section.lines]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        below = "\n".join(f"- {_escaped(note)}" for note in notes(section))
+        blocks.append(f"## {_escaped(section.title)}\n\n{table}\n\n{below}\n")
+    return "\n".join(blocks)
+
+
+def _escaped(text: str) -> str:
+    for letter in "\\|`*_<>[]":
+        text = text.replace(letter, "\\" + letter)
+    return text
+
+
+def comma_separated(sections: Sequence[Section]) -> str:
+    """The board as CSV: one line a row, :func:`cells` as columns; empty where there is no value."""
+    rows = [cells(line) for section in sections for line in section.lines]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(sections: Sequence[Section]) -> dict[str, Any]:
+    """The board as JSON values."""
+    return {
+        "sections": [
+            {
+                "title": section.title,
+                "dataset": section.data.name,
+                "n": section.data.n,
+                "majority_k": section.data.majority.k,
+                "attacks": list(section.headings),
+                "notes": notes(section),
+                "rows": [cells(line) for line in section.lines],
+            }
+            for section in sections
+        ]
+    }
+
+
+def as_json_text(sections: Sequence[Section]) -> str:
+    """:func:`as_json`, the same bytes for the same rows."""
+    return encode(as_json(sections)).decode() + "\n"

@@ -1,0 +1,86 @@
+"""Adversarial distillation: what the teacher says of an attacked text once its most suspicious words are masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from grit.bench.objectives._passes import divergence, margin
+from grit.bench.objectives._step import Scene, Step
+from grit.bench.objectives._words import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Gradmask:
+    """T^2 KL(mean_k teacher(adversarial text with its top k words masked) || student(adversarial text)).
+
+    "Tiny RNN Model with Certified Robustness for Text Classification" (IJCNN 2022), the GradMASK term. The
+    words with the steepest gradient are replaced by the unknown word, the first, the first two, ... the first
+    ``top``; the teacher's logits on these texts are averaged. The adversarial texts are written against the
+    student of this very step: one gradient pass, then the most gainful synonyms and typos over a random
+    number of words up to ``share`` of the text, the room that the ranked attacks have.
+
+    samples: how many of the ``top`` masked texts the teacher reads a step, drawn anew each time; the
+        expectation is the mean over all, and the teacher is the costly part.
+    target: ``teacher`` as above. ``labels`` is for schemes without a teacher: the student reads the masked
+        texts itself and must give the label. The student's own averaged logits would be the other choice; they
+        were not taken because a target that moves with the student rewards agreeing with its own mistakes.
+    """
+
+    top: int = 5
+    samples: int = 2
+    temperature: float = 3.0
+    share: float = 0.25
+    target: Literal["teacher", "labels"] = "teacher"
+    lexicon: str = "default"
+
+    adversarial: ClassVar[bool] = True
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.target == "teacher"
+
+    def helper(self, scene: Scene) -> None:
+        return None
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        rows = attacked(step, self.lexicon, self.share)
+        features = step.over(rows)
+        if not features.requires_grad:  # codes of a hashing model: no weights before the features
+            features.requires_grad_()
+        logits = step.again(features)
+        (gradient,) = torch.autograd.grad(margin(logits, step.labels).sum(), features, retain_graph=True)
+        depths = step.random.sample(range(1, self.top + 1), min(self.samples, self.top))
+        masked = [mask(rows, step.lengths, gradient, depth) for depth in depths]
+        if self.target == "labels":
+            others = [step.again(step.over(text)) for text in masked]
+            return torch.stack([cross_entropy(found, step.labels) for found in (logits, *others)]).mean()
+        if step.student.separable:
+            answers = step.lessons.logits_of(np.concatenate(masked), step.lengths.repeat(len(masked)))
+            target = answers.reshape(len(masked), len(rows), -1).mean(0)
+        else:  # the rows are no words that a teacher could read one by one
+            target = step.lessons.logits(step.index)
+        return divergence(target, logits, self.temperature)
+
+
+def attacked(step: Step, lexicon: str, share: float) -> np.ndarray:
+    """The batch with 1 to ``share`` of the words of each text replaced, by first-order gain: [batch seq]."""
+    flips = step.scene.flips(lexicon)
+    budgets = flips.budgets(step.rows, step.lengths, share)
+    drawn = np.array([step.random.randint(1, most) for most in budgets.tolist()])
+    return flips.write(step.rows, step.lengths, step.slope, drawn)
+
+
+def mask(rows: np.ndarray, lengths: torch.Tensor, gradient: torch.Tensor, depth: int) -> np.ndarray:
+    """The rows with the unknown word in the ``depth`` places of the steepest gradient: [batch seq]."""
+    inside = np.arange(rows.shape[1]) < lengths.numpy()[:, None]
+    steep = np.where(inside, gradient.norm(dim=-1).numpy(), -1.0)
+    places = np.argsort(-steep, axis=1, kind="stable")[:, :depth]
+    masked = rows.copy()
+    np.put_along_axis(masked, places, UNKNOWN, 1)
+    masked[~inside] = UNKNOWN
+    return masked

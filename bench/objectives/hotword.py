@@ -1,0 +1,43 @@
+"""Adversarial training on texts with changed words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from grit.bench.objectives._step import Scene, Step
+from grit.bench.objectives.gradmask import attacked
+
+
+@dataclass(frozen=True)
+class Hotword:
+    """Cross-entropy on the batch with some words replaced.
+
+    kind: ``hotflip``, the replacements of highest first-order gain against the present student, one gradient
+        pass a batch: cheap adversarial training in the manner of A2T (Yoo and Qi, Findings of EMNLP 2021,
+        section 3), whose word-by-word search it replaces by one step; ``random``, random candidates: the
+        control, plain augmentation.
+    share: 1 to this share of the words of each text change, the number drawn anew each time.
+    """
+
+    kind: Literal["hotflip", "random"] = "hotflip"
+    share: float = 0.25
+    lexicon: str = "default"
+
+    needs_teacher: ClassVar[bool] = False
+    adversarial: ClassVar[bool] = True
+
+    def helper(self, scene: Scene) -> None:
+        return None
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        if self.kind == "hotflip":
+            rows = attacked(step, self.lexicon, self.share)
+        else:
+            flips = step.scene.flips(self.lexicon)
+            budgets = flips.budgets(step.rows, step.lengths, self.share)
+            rows = flips.scatter(step.rows, step.lengths, budgets, step.random)
+        return cross_entropy(step.again(step.over(rows)), step.labels)

@@ -1,0 +1,73 @@
+"""Adversarial training in the space of word features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from grit.bench.objectives._passes import slope
+from grit.bench.objectives._step import Scene, Step
+
+
+@dataclass(frozen=True)
+class Perturb:
+    """Cross-entropy at features moved against the label, each word within ``radius`` of its own feature norm.
+
+    kind: ``fgm``, one step of full length (Miyato, Dai, Goodfellow, ICLR 2017, section 3); ``pgd``, ``steps``
+        steps from the clean text and the loss at the last (Madry et al., ICLR 2018, section 2); ``freelb``,
+        from a random start, the mean loss over all points passed, so that no pass is for the attack alone
+        (Zhu et al., ICLR 2020, section 3.2; K = 3).
+    The first two climb the margin (largest other logit minus gold logit), whose slope other terms need too.
+    A radius relative to the word's own features means the same for a trained embedding and for the ternary
+    features of a projection model; there the moved features belong to no string.
+    """
+
+    kind: Literal["fgm", "pgd", "freelb"] = "fgm"
+    steps: int = 3
+    radius: float = 0.3
+
+    needs_teacher: ClassVar[bool] = False
+    adversarial: ClassVar[bool] = True
+
+    def helper(self, scene: Scene) -> None:
+        return None
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        features = step.over(step.rows)
+        limit = radii(step, features, self.radius)
+        if self.kind == "fgm":
+            moved = climbed(torch.zeros_like(features), step.slope, limit, 1.0)
+            return cross_entropy(step.again(features + moved), step.labels)
+        if self.kind == "pgd":
+            moved, uphill = torch.zeros_like(features), step.slope
+            for number in range(self.steps):
+                if number:
+                    uphill = slope(step.student, features + moved, step.lengths, step.labels)
+                moved = climbed(moved, uphill, limit, 1.5 / self.steps)
+            return cross_entropy(step.again(features + moved), step.labels)
+        start = torch.randn(features.shape, generator=step.generator, dtype=features.dtype)
+        moved = limit * start / start.norm(dim=-1, keepdim=True) / 2
+        losses = []
+        for number in range(self.steps):
+            moved.requires_grad_()
+            losses.append(cross_entropy(step.again(features + moved), step.labels))
+            if number + 1 < self.steps:
+                (gradient,) = torch.autograd.grad(losses[-1], moved, retain_graph=True)
+                moved = climbed(moved.detach(), gradient, limit, 1.5 / self.steps)
+        return torch.stack(losses).mean()
+
+
+def radii(step: Step, features: torch.Tensor, radius: float) -> torch.Tensor:
+    """How far each word may move: ``radius`` of its feature norm, nothing behind the text; [batch seq 1]."""
+    return radius * features.detach().norm(dim=-1, keepdim=True) * step.mask[..., None]
+
+
+def climbed(moved: torch.Tensor, gradient: torch.Tensor, limit: torch.Tensor, reach: float) -> torch.Tensor:
+    """A step of ``reach`` times the limit up the gradient, each word by itself, then back into its ball."""
+    smallest = torch.finfo(gradient.dtype).tiny
+    moved = moved + reach * limit * gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=smallest)
+    norm = moved.norm(dim=-1, keepdim=True).clamp(min=smallest)
+    return moved * (limit / norm).clamp(max=1)

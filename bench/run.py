@@ -1,0 +1,541 @@
+"""One experiment, start to end: the page a reviewer reads first.
+
+    train -> export -> attack -> measure -> record -> board
+
+Each step reads what the one before left in the run folder and is skipped where its own result already lies
+there, so a killed run goes on with the same command and ends with the same records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grit.bench import datasets, experiment, lexicons, machine, records, registry
+from grit.bench.executor import run_all
+from grit.bench.experiment import Experiment, Folder, RowPlan
+from grit.bench.progress import Report, display
+from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput, UsageError
+
+if TYPE_CHECKING:
+    from grit.bench.victim import Respondent
+
+CALIBRATION_TEXTS = 256  # of the training split, by hash rank: they set the static ranges of the int8 artefact
+ARTEFACT = "artefact.safetensors"  # the deployed bytes: what is attacked, measured and ranked
+HISTORY = "history.json"
+TIMES = "times.json"
+COST = "cost.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: where it lies, and its rows."""
+
+    folder: Path
+    rows: tuple[records.Row, ...]
+
+
+def run(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Finished:
+    """The whole experiment. Rows are trained and attacked ``jobs`` at a time, and measured one by one, alone."""
+    plans, attacks = experiment.rows(wanted), experiment.attacks(wanted)
+    for target in wanted.targets:
+        registry.load("targets", target.partition(":")[0])
+    folder, dataset = _opened(wanted, output)
+    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+        _train_rows(wanted, plans, folder, jobs, shown.report)
+        _finish_rows(wanted, plans, attacks, folder, dataset, jobs, shown.report)
+        return _finished(folder)
+
+
+def _finish_rows(
+    wanted: Experiment,
+    plans: Sequence[RowPlan],
+    attacks: Mapping[str, Attack],
+    folder: Folder,
+    dataset: Dataset,
+    jobs: int | None,
+    report: Report,
+) -> None:
+    """Attack, measure and record trained rows; nothing else runs while a row is measured."""
+    named = tuple(attacks.items())
+    run_all(
+        [functools.partial(_attack_row, wanted, plan.name, named, folder) for plan in plans], _processes(jobs), report
+    )
+    for plan in plans:
+        _measure_row(wanted, plan.name, folder, dataset, report)
+    for plan in plans:
+        records.append(folder.path / records.RECORDS, _record(wanted, plan, attacks, folder, dataset))
+
+
+def train(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Path:
+    """The first step alone: every row trained and exported."""
+    plans = experiment.rows(wanted)
+    folder, _ = _opened(wanted, output)
+    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+        _train_rows(wanted, plans, folder, jobs, shown.report)
+    return folder.path
+
+
+def _opened(wanted: Experiment, output: Path | None) -> tuple[Folder, Dataset]:
+    dataset = experiment.load_data(wanted)
+    folder = Folder(output or experiment.default_folder(wanted, dataset))
+    folder.open(wanted, dataset)
+    return folder, dataset
+
+
+def _processes(jobs: int | None) -> int:
+    return jobs or os.cpu_count() or 1
+
+
+# --- train and export --------------------------------------------------------------------------------
+
+
+def _train_rows(wanted: Experiment, plans: Sequence[RowPlan], folder: Folder, jobs: int | None, report: Report) -> None:
+    """The teacher first, since others learn from it; then all rows side by side."""
+    teacher = experiment.teacher_plan(wanted, list(plans))
+    rows = [functools.partial(_train_row, wanted, plan, teacher and teacher.name, folder) for plan in plans]
+    if teacher is not None and teacher.name not in {plan.name for plan in plans}:
+        _train_row(wanted, teacher, None, folder, report)
+    elif teacher is not None:  # it is a row itself, and still comes first
+        rows.sort(key=lambda job: job.args[1].name != teacher.name)
+        rows.pop(0)(report)
+    run_all(rows, _processes(jobs), report)
+
+
+def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: Folder, report: Report) -> None:
+    """One row's weights, history and deployed bytes."""
+    home = folder.model(plan.name)
+    if not (home / HISTORY).is_file():
+        from grit.bench import checkpoint, schemes
+        from grit.bench.train import Epoch, train
+
+        dataset = experiment.load_data(wanted)
+        started = time.perf_counter()
+
+        def passed(epoch: Epoch) -> None:
+            report(plan.name, "training", epoch.number, epoch.epochs)
+
+        report(plan.name, "training", 0, plan.recipe.epochs)
+        learns = teacher is not None and schemes.needs_teacher(plan.scheme)
+        trained = train(
+            registry.load("models", plan.model),
+            plan.config,
+            plan.recipe,
+            dataset,
+            plan.scheme,
+            seed=plan.seed,
+            teacher=checkpoint.load_model(folder.model(teacher)) if learns and teacher else None,
+            folder=home / "training",
+            progress=passed,
+            cache=folder.path / "lessons",
+        )
+        checkpoint.save_model(trained.model, home, dataset.labels)
+        _write_json(home / TIMES, {"train": round(time.perf_counter() - started, 3)})
+        history = {
+            "criterion": trained.criterion,
+            "best": trained.best.number,
+            "data": dataset.name,
+            "revision": dataset.revision,
+            "n_train": len(dataset.train),
+            "licence": dataset.licence,
+            "epochs": [
+                {key: value for key, value in dataclasses.asdict(epoch).items() if key not in ("seconds", "epochs", "best")}
+                for epoch in trained.history
+            ],
+        }
+        _write_json(home / HISTORY, history)
+        report(plan.name, "training", plan.recipe.epochs, plan.recipe.epochs)
+    if not (home / ARTEFACT).is_file():
+        _export_row(wanted, plan, folder)
+
+
+def _export_row(wanted: Experiment, plan: RowPlan, folder: Folder) -> None:
+    from grit.bench import checkpoint
+    from grit.bench.export import build
+
+    home = folder.model(plan.name)
+    dataset = experiment.load_data(wanted)
+    texts = [example.text for example in datasets.subset(dataset.train, CALIBRATION_TEXTS, dataset.name)]
+    records.write(home / ARTEFACT, build.deployed(checkpoint.load_model(home), texts))
+
+
+# --- attack ------------------------------------------------------------------------------------------
+
+
+def _attack_row(
+    wanted: Experiment, row: str, attacks: tuple[tuple[str, Attack], ...], folder: Folder, report: Report
+) -> None:
+    """Clean answers and every attack's outcomes, as evidence."""
+    place = folder.evidence(row)
+    if (place / TIMES).is_file():
+        return
+    from grit.bench import checkpoint
+    from grit.bench.export import build
+    from grit.bench.twin import Twin
+    from grit.bench.victim import Victim
+
+    home = folder.model(row)
+    victim = Victim(build.load(home / ARTEFACT), Twin(checkpoint.load_model(home)))
+    _attack_victim(victim, row, wanted, attacks, place, report)
+
+
+def _attack_victim(
+    victim: Respondent,
+    row: str,
+    wanted: Experiment,
+    attacks: tuple[tuple[str, Attack], ...],
+    place: Path,
+    report: Report,
+) -> None:
+    from grit.bench import evaluate
+
+    dataset = experiment.load_data(wanted)
+    examples = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
+    if victim.classes != len(dataset.labels):
+        raise UsageError(f"{row} answers {victim.classes} classes, {dataset.name} has {len(dataset.labels)} labels")
+    seconds: dict[str, float] = {}
+    clean = records.clean_lines(examples, victim.logits([example.text for example in examples]))
+    outcomes = {}
+    for name, attack in attacks:
+        started = time.perf_counter()
+        outcomes[name] = evaluate.attack_all(
+            victim,
+            attack,
+            examples,
+            seed=wanted.seed,
+            name=name,
+            journal=place / f"{records.evidence_name(name)}.journal",
+            progress=functools.partial(report, row, name),
+        )
+        seconds[name] = round(time.perf_counter() - started, 3)
+    order = sorted(range(len(examples)), key=lambda at: examples[at].id)
+    records.write_evidence(
+        place,
+        records.Evidence(
+            tuple(clean[at] for at in order),
+            {name: tuple(found[at] for at in order) for name, found in outcomes.items()},
+        ),
+    )
+    for name in outcomes:
+        (place / f"{records.evidence_name(name)}.journal").unlink(missing_ok=True)
+    _write_json(place / TIMES, seconds)
+
+
+# --- measure -----------------------------------------------------------------------------------------
+
+
+def _measure_row(wanted: Experiment, row: str, folder: Folder, dataset: Dataset, report: Report) -> None:
+    """What the deployed bytes cost on every target; a place that cannot measure leaves its reason."""
+    path = folder.model(row) / COST
+    if path.is_file():
+        return
+    from grit.bench import measure
+
+    cells = []
+    for number, target in enumerate(wanted.targets):
+        report(row, f"measuring on {target}", number, len(wanted.targets))
+        cells += measure.cells(folder.model(row) / ARTEFACT, target, _texts(dataset))
+    report(row, "measuring", len(wanted.targets), len(wanted.targets))
+    _write_json(path, [records.plain(cell) for cell in cells])
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    """Typical texts to time: the dev split's, so that the test split is read by attacks alone."""
+    return [example.text for example in datasets.subset(dataset.dev, 200, dataset.name)]
+
+
+# --- record ------------------------------------------------------------------------------------------
+
+
+def _record(
+    wanted: Experiment, plan: RowPlan, attacks: Mapping[str, Attack], folder: Folder, dataset: Dataset
+) -> records.Record:
+    """What the finished steps left, as one row of the board."""
+    from grit.bench import checkpoint
+    from grit.bench.export import build
+
+    home, place = folder.model(plan.name), folder.evidence(plan.name)
+    evidence = records.read_evidence(place)
+    by_id = {example.id: example for example in dataset.test}
+    examples = [by_id[line.id] for line in evidence.clean]
+    artefact = build.load(home / ARTEFACT)
+    data = _data_part(wanted, dataset, examples)
+    clean = records.clean_part(evidence.clean, len(dataset.labels), build.logits(artefact, examples))
+    parts = _attack_parts(attacks, evidence)
+    lasting, measured = records.place_costs(_cells(home))
+    history = _read_json(home / HISTORY)
+    learned = dataset if history["data"] == dataset.name else datasets.load(history["data"])
+    overlapping = datasets.overlap((*learned.train, *learned.dev), examples)
+    epochs = tuple(records.EpochPart(**epoch) for epoch in history["epochs"])
+    return records.Record(
+        model=records.ModelPart(
+            name=plan.model,
+            config=records.plain(plan.config),
+            repr=repr(plan.config),
+            parameters=build.parameters(checkpoint.load_model(home)),
+        ),
+        scheme=records.SchemePart(
+            name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(plan)
+        ),
+        training=records.TrainingPart(
+            recipe=records.plain(plan.recipe),
+            seed=plan.seed,
+            epochs=len(epochs),
+            best_epoch=history["best"],
+            dev_score=epochs[history["best"] - 1].score,
+            selection=history["criterion"],
+            data=history["data"],
+            revision=history["revision"],
+            n_train=history["n_train"],
+            licence=history["licence"],
+            history=epochs,
+        ),
+        data=data,
+        artefact=_artefact_part(artefact),
+        clean=clean,
+        attacks=parts,
+        worst=records.worst_case(evidence),
+        flags=records.flags(
+            data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, overlapping=len(overlapping)
+        ),
+        cost=lasting,
+        run=_run_part({**_read_json(home / TIMES), **_read_json(place / TIMES)}, measured),
+    )
+
+
+def _attack_parts(attacks: Mapping[str, Attack], evidence: records.Evidence) -> tuple[records.AttackPart, ...]:
+    return tuple(
+        records.attack_part(name, attacks[name], evidence.attacks[name], _lexicon(attacks[name])) for name in sorted(attacks)
+    )
+
+
+def _data_part(wanted: Experiment, dataset: Dataset, examples: Sequence[Example]) -> records.DataPart:
+    labels = range(len(dataset.labels))
+    return records.DataPart(
+        name=dataset.name,
+        revision=dataset.revision,
+        split="test",
+        n=len(examples),
+        selection="all" if len(examples) == len(dataset.test) else "stratified by label, by rank of sha256(dataset, id)",
+        labels=dataset.labels,
+        label_counts=tuple(sum(example.label == label for example in examples) for label in labels),
+        notes=dataset.notes,
+        licence=dataset.licence,
+    )
+
+
+def _terms(plan: RowPlan) -> tuple[records.TermPart, ...]:
+    from grit.bench import schemes
+
+    return tuple(
+        records.TermPart(objective=name, weight=weight, options=records.plain(objective))
+        for name, weight, objective in schemes.objectives(plan.scheme)
+    )
+
+
+def _teacher(plan: RowPlan) -> str | None:
+    from grit.bench import schemes
+
+    return plan.scheme.teacher if schemes.needs_teacher(plan.scheme) else None
+
+
+def _artefact_part(artefact: Artefact) -> records.ArtefactPart:
+    return records.ArtefactPart(
+        format="gritbench.program" if artefact.exact else "onnx",
+        precision="int8",
+        digest=artefact.digest,
+        sizes_bytes=dict(artefact.sizes_bytes),
+        total_bytes=sum(artefact.sizes_bytes.values()) or None,
+        logit_tolerance=0.0 if artefact.exact else 1e-4,
+    )
+
+
+def _lexicon(attack: Attack) -> tuple[str, str] | None:
+    if not registry.LEXICAL_SPACES & set(attack.threat.spaces):
+        return None
+    lexicon = lexicons.load(attack.threat.lexicon)
+    return lexicon.name, lexicon.digest
+
+
+def _run_part(seconds: Mapping[str, float], cost: tuple[records.CostPart, ...]) -> records.RunPart:
+    return records.RunPart(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=dict(seconds),
+        machine=machine.facts(),
+        versions=machine.versions(),
+        cost=cost,
+        command=shlex.join(["grit", *sys.argv[1:]]),
+    )
+
+
+def _cells(home: Path) -> list[records.CostPart]:
+    import msgspec
+
+    return msgspec.convert(_read_json(home / COST), list[records.CostPart])
+
+
+def _finished(folder: Folder) -> Finished:
+    return Finished(folder.path, tuple(records.read_rows(folder.path)))
+
+
+# --- the steps on saved results ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One saved row: its run folder and its name there."""
+
+    folder: Folder
+    row: str
+
+
+def saved(operand: str) -> list[Saved]:
+    """The rows that an operand names: a run folder, or the folder of one row in it (RUN/model/ROW)."""
+    path = Path(operand)
+    if (path / experiment.CONFIG).is_file() and (path / "model").is_dir():
+        return [Saved(Folder(path), row) for row in Folder(path).rows]
+    if (path / ARTEFACT).is_file() and path.parent.name == "model":
+        return [Saved(Folder(path.parent.parent), path.name)]
+    raise UsageError(f"{operand!r} is no run folder and no row of one (RUN/model/ROW); 'grit run' or 'grit train' makes them")
+
+
+def attack(
+    operand: str, changes: Mapping[str, Any], output: Path | None = None, *, jobs: int | None = None, quiet: bool = False
+) -> Finished:
+    """Other attacks, examples or data on saved rows, or attacks on any callable from texts to logits.
+
+    The results go to a run folder of their own; the saved one stays as it is.
+    """
+    if ":" in operand and not Path(operand).exists():
+        return _attack_callable(operand, changes, output, quiet)
+    rows = saved(operand)
+    source = rows[0].folder
+    for name in ("models", "schemes", "n_train", "settings"):
+        if name in changes:
+            raise UsageError(f"{operand} is trained already: --{name.rstrip('s').replace('_', '-')} cannot change it")
+    trained = experiment.from_config(source.path)
+    wanted = dataclasses.replace(trained, **changes)
+    plans = {plan.name: plan for plan in experiment.rows(trained)}
+    chosen = [plans[each.row] for each in rows if each.row in plans]
+    attacks = experiment.attacks(wanted)
+    folder, dataset = _opened(wanted, output)
+    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+        for plan in chosen:
+            _copy_row(source.model(plan.name), folder.model(plan.name))
+        _finish_rows(wanted, chosen, attacks, folder, dataset, jobs, shown.report)
+        return _finished(folder)
+
+
+def _copy_row(source: Path, target: Path) -> None:
+    if source.resolve() == target.resolve():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.is_file():
+            records.write(target / file.name, file.read_bytes())
+
+
+def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | None, quiet: bool) -> Finished:
+    """A model of any make: ``module:callable``, texts to logits. Its bytes and time are not ours to count."""
+    from grit.bench.victim import CallableVictim
+
+    for name in ("models", "schemes", "n_train", "settings", "targets"):
+        if name in changes:
+            raise UsageError(f"{operand} is a callable: --{name.rstrip('s').replace('_', '-')} says nothing about it")
+    wanted = Experiment(**{**changes, "models": (operand,), "schemes": (), "targets": ()})
+    attacks = experiment.attacks(wanted)
+    folder, dataset = _opened(wanted, output)
+    victim = CallableVictim(_callable(operand), name=operand, classes=len(dataset.labels))
+    row = operand.replace(":", ".")
+    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+        place = folder.evidence(row)
+        if not (place / TIMES).is_file():
+            _attack_victim(victim, row, wanted, tuple(attacks.items()), place, shown.report)
+        evidence = records.read_evidence(place)
+        by_id = {example.id: example for example in dataset.test}
+        data = _data_part(wanted, dataset, [by_id[line.id] for line in evidence.clean])
+        clean = records.clean_part(evidence.clean, len(dataset.labels))
+        parts = _attack_parts(attacks, evidence)
+        record = records.Record(
+            model=records.ModelPart(name=operand, config={}, repr=operand, origin=operand.partition(":")[0]),
+            scheme=records.SchemePart(name="given", terms=()),
+            training=None,
+            data=data,
+            artefact=records.ArtefactPart(format="callable", precision="unknown", digest=victim.digest),
+            clean=clean,
+            attacks=parts,
+            worst=records.worst_case(evidence),
+            flags=records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED),
+            run=_run_part(_read_json(place / TIMES), ()),
+        )
+        records.append(folder.path / records.RECORDS, record)
+        return _finished(folder)
+
+
+def _callable(operand: str) -> Callable[[list[str]], Any]:
+    module, _, name = operand.partition(":")
+    if os.getcwd() not in sys.path:  # as python itself does for a script: the user's own file is found
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UsageError(f"{operand!r}: cannot import {module!r} ({error}); give module:callable") from error
+    except AttributeError as error:
+        raise UsageError(f"{operand!r}: {module} has no {name!r}; give module:callable") from error
+    if not callable(found):
+        raise UsageError(f"{operand!r} is {type(found).__name__}, expected a function from texts to logits")
+    return found
+
+
+def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dict[str, list[records.CostPart]]:
+    """row -> cells: what each saved row costs on each target, measured anew."""
+    from grit.bench import measure as cost
+
+    found: dict[str, list[records.CostPart]] = {}
+    with display(sys.stderr, quiet=quiet) as shown:
+        for each in saved(operand):
+            dataset = experiment.load_data(experiment.from_config(each.folder.path))
+            for number, target in enumerate(targets):
+                shown.report(each.row, f"measuring on {target}", number, len(targets))
+                cells = cost.cells(each.folder.model(each.row) / ARTEFACT, target, _texts(dataset))
+                found.setdefault(each.row, []).extend(cells)
+            shown.report(each.row, "measuring", len(targets), len(targets))
+    return found
+
+
+def export(operand: str, format_: str, precision: str, output: Path) -> dict[str, int]:
+    """One saved row as files that ship: part -> bytes."""
+    from grit.bench import checkpoint
+    from grit.bench.export import build
+
+    rows = saved(operand)
+    if len(rows) != 1:
+        names = ", ".join(each.row for each in rows)
+        raise UsageError(f"{operand} holds {len(rows)} rows ({names}): name one, as {operand}/model/{rows[0].row}")
+    home = rows[0].folder.model(rows[0].row)
+    return build.export(checkpoint.load_model(home), home / ARTEFACT, format_, precision, output)
+
+
+# --- small things ------------------------------------------------------------------------------------
+
+
+def _write_json(path: Path, value: Any) -> None:
+    records.write(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MalformedInput(f"{path}: not JSON ({error}); remove it and repeat the command") from error

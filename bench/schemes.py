@@ -1,0 +1,128 @@
+"""Named schemes: frozen weights over the objectives.
+
+A scheme is a property of training, not of a model: it names loss terms, and any model trains under any
+scheme. ``proposed`` is our re-implementation of the idea of "Adversarially Robust and Explainable Model
+Compression with On-Device Personalization for Text Classification" (arXiv 2101.05624, abstract): task,
+distillation, explainable feature mapping and adversarial robustness, optimised together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from grit.bench import registry
+from grit.bench.types import Scheme, Term, UsageError
+
+if TYPE_CHECKING:
+    from grit.bench.objectives._step import Objective
+
+_TASK = Term("task")
+_DISTIL = Term("distil", 0.5)
+_MAPPING = (Term("regress", 0.3), Term("attribution", 0.3))
+_ROBUST = (Term("gradmask", 0.5), Term("perturb", 0.5))
+# Without a teacher the attacked texts are answered with the labels: see Gradmask.target.
+_ROBUST_ALONE = (Term("gradmask", 1.0, {"target": "labels"}), Term("perturb", 0.5))
+
+SCHEMES: Mapping[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("natural", (_TASK,)),
+        Scheme("distil", (_TASK, _DISTIL)),
+        Scheme("mapped", (_TASK, _DISTIL, *_MAPPING)),
+        Scheme("adversarial", (_TASK, *_ROBUST_ALONE)),
+        Scheme("proposed", (_TASK, _DISTIL, *_MAPPING, *_ROBUST)),
+        # proposed with one of its three objectives removed
+        Scheme("proposed-distil", (_TASK, *_MAPPING, *_ROBUST_ALONE)),
+        Scheme("proposed-mapped", (_TASK, _DISTIL, *_ROBUST)),
+        Scheme("proposed-adversarial", (_TASK, _DISTIL, *_MAPPING)),
+        # comparison rows
+        Scheme("infomax", (_TASK, _DISTIL, Term("infomax", 0.3))),
+        Scheme("aspects", (_TASK, _DISTIL, Term("aspects", 0.3))),
+        Scheme("fgm", (_TASK, Term("perturb"))),
+        Scheme("pgd", (_TASK, Term("perturb", 1.0, {"kind": "pgd"}))),
+        Scheme("freelb", (Term("perturb", 1.0, {"kind": "freelb"}),)),
+        Scheme("free", (Term("free"),)),
+        Scheme("hotword", (_TASK, Term("hotword"))),
+        Scheme("random-words", (_TASK, Term("hotword", 1.0, {"kind": "random"}))),
+        Scheme("distortion", (_TASK, Term("distortion"))),
+        Scheme("smoothing", (Term("smoothing"),)),
+        Scheme("pcl", (Term("pcl"),)),
+        Scheme("sprout", (Term("sprout"),)),
+        Scheme("cot", (_TASK, Term("cot"))),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """The named schemes, the plain ones first."""
+    return tuple(SCHEMES)
+
+
+def get(name: str) -> Scheme:
+    """The scheme behind a name; a UsageError names the nearest."""
+    if name not in SCHEMES:
+        raise registry.unknown("scheme", name, SCHEMES, f"the schemes are {', '.join(SCHEMES)}")
+    return SCHEMES[name]
+
+
+def override(scheme: Scheme, changes: Mapping[str, str]) -> Scheme:
+    """The scheme with some fields replaced: ``distil.weight=0.3``, ``gradmask.top=3``, ``teacher=student``.
+
+    A term is named by its objective, any field of the objective may be set, and a weight of 0 removes the
+    term. The new scheme's name says what was changed, so that two schemes of one name are the same scheme.
+    """
+    teacher, terms = scheme.teacher, list(scheme.terms)
+    known = [term.objective for term in terms]
+    for key, value in changes.items():
+        objective, _, name = key.partition(".")
+        if key == "teacher":
+            teacher = value
+            continue
+        if known.count(objective) != 1 or not name:
+            fields = ("teacher", *(f"{term}.weight" for term in known))
+            remedy = f"it has {', '.join(fields)} and the fields of its objectives"
+            raise registry.unknown(f"field of scheme {scheme.name}", key, fields, remedy)
+        place = known.index(objective)
+        terms[place] = _changed(terms[place], name, value)
+    suffix = ",".join(f"{key}={value}" for key, value in changes.items())
+    kept = tuple(term for term in terms if term.weight)
+    if not kept:
+        raise UsageError(f"scheme {scheme.name}[{suffix}] has no term left; give at least one a weight")
+    return Scheme(f"{scheme.name}[{suffix}]" if changes else scheme.name, kept, teacher)
+
+
+def objectives(scheme: Scheme) -> list[tuple[str, float, Objective]]:
+    """(name, weight, objective) of every term; a second term of one objective is called ``objective#2``.
+
+    Raises UsageError for an unknown objective or option.
+    """
+    found: list[tuple[str, float, Objective]] = []
+    for number, term in enumerate(scheme.terms):
+        earlier = sum(other.objective == term.objective for other in scheme.terms[:number])
+        found.append((f"{term.objective}#{earlier + 1}" if earlier else term.objective, term.weight, _objective(term)))
+    return found
+
+
+def needs_teacher(scheme: Scheme) -> bool:
+    """Whether any term asks a teacher."""
+    return any(objective.needs_teacher for _, _, objective in objectives(scheme))
+
+
+def _objective(term: Term) -> Any:
+    cls = registry.load("objectives", term.objective)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for option in term.options:
+        if option not in fields:
+            raise registry.unknown(
+                f"option of objective {term.objective}", option, fields, f"it has {', '.join(sorted(fields)) or 'none'}"
+            )
+    return cls(**term.options)
+
+
+def _changed(term: Term, name: str, value: str) -> Term:
+    if name == "weight":
+        return registry.override(term, {"weight": value}, owner=f"term {term.objective}")
+    changed = registry.override(_objective(term), {name: value}, owner=f"objective {term.objective}")
+    return dataclasses.replace(term, options={**term.options, name: getattr(changed, name)})

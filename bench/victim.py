@@ -1,0 +1,429 @@
+"""The victim of an attack: answers scripts of edits on hundreds of texts at once, and does nothing else.
+
+An attack asks about edits of a known text, so almost nothing has to be read again. A text is cut once into
+pieces at its blanks; pieces become tokens, tokens the artefact's rows; an edit reads only its own piece anew,
+and what a piece reads as is remembered. A script is then a few joins of bytes, and those bytes are at once
+the input that the artefact computes on and the key under which its answer is kept: scripts that read alike (a
+typo that becomes the unknown word, a change beyond the last token the model reads) cost one evaluation.
+What is left goes to the artefact in batches of similar length.
+
+An answer does not depend on what else is in the batch: exactly so for an exact artefact; the logits of others
+are rounded to five significant digits of the row's largest, so that texts which differ by nothing but the
+noise of a batched float product tie, as they should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from grit.bench.sentence import Text
+from grit.bench.types import Artefact, Edit, Gain, MalformedInput, Script
+
+ROWS = 512  # texts a forward pass: small enough for the cache, large enough that its overhead is spread thin
+SIGNIFICANT_DIGITS = 5  # kept of the logits of an artefact that is not exact
+_REMEMBERED_PIECES = 200_000  # strings and their rows, about 40 MB, then forgotten all at once
+_LONG_KEY = 256  # bytes; longer keys are kept as their digest
+_ROW_BYTES = 4
+
+
+class GainSource(Protocol):
+    """Where gradients come from: the float twin of the artefact."""
+
+    def gains(self, asked: Sequence[tuple[Text, Gain, int]]) -> list[np.ndarray]:
+        """For each (sentence, question, label) the first-order gains, float64 [edits]."""
+        ...
+
+
+class Respondent(Protocol):
+    """What the engine attacks: a :class:`Victim` or a :class:`CallableVictim`."""
+
+    classes: int
+    digest: str
+    exact: bool
+
+    @property
+    def has_gradients(self) -> bool: ...
+
+    def open(self, sentence: Text) -> Subject:
+        """Read a text, once, before the questions about it."""
+        ...
+
+    def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        """The logits of every prepared question, float64 [scripts classes] each, from one pooled evaluation."""
+        ...
+
+    def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
+        """For each (subject, question, label) the first-order gains, float64 [edits]."""
+        ...
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """A fresh evaluation of whole texts, with nothing remembered: float64 [texts classes]."""
+        ...
+
+
+# --- what a victim makes of one text -----------------------------------------------------------------
+
+
+class Reader(Protocol):
+    """Turns scripts over one text into what the model reads."""
+
+    def read(self, scripts: Sequence[Script]) -> tuple[list[Any], bytes]:
+        """One key a script (equal keys read alike) and the scripts spelled out, for a digest of what was asked.
+
+        Raises ValueError for a script that makes no sense on the text.
+        """
+        ...
+
+
+class Subject:
+    """One text in a victim's hands, with every answer given about it so far."""
+
+    __slots__ = ("_answers", "_known", "_reader", "classes", "sentence")
+
+    def __init__(self, sentence: Text, reader: Reader, classes: int) -> None:
+        self.sentence = sentence
+        self.classes = classes
+        self._reader = reader
+        self._known: dict[Hashable, int] = {}  # key -> row of the answers
+        self._answers = np.empty((16, classes))
+
+    def ask(self, scripts: Sequence[Script]) -> Asked:
+        """Prepare a question: find what was answered before and what must be evaluated."""
+        keys, transcript = self._reader.read(scripts)
+        known, start = self._known, len(self._known)
+        fresh: dict[Hashable, int] = {}
+        inputs: list[Any] = []
+        places = []
+        for key in keys:
+            short = _digested(key) if isinstance(key, bytes) and len(key) > _LONG_KEY else key
+            place = known.get(short)
+            if place is None:
+                place = fresh.get(short)
+                if place is None:
+                    place = fresh[short] = start + len(inputs)
+                    inputs.append(key)
+            places.append(place)
+        return Asked(self, places, start, fresh, inputs, transcript)
+
+    def learn(self, asked: Asked, logits: np.ndarray) -> np.ndarray:
+        """Keep the logits of what was fresh; the answer to the whole question, [scripts classes]."""
+        start = len(self._known)
+        needed = start + len(logits)
+        if needed > len(self._answers):
+            grown = np.empty((max(needed, 2 * len(self._answers)), self._answers.shape[1]))
+            grown[:start] = self._answers[:start]
+            self._answers = grown
+        self._answers[start:needed] = logits
+        self._known.update(asked.fresh)
+        return self._answers[asked.places]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prepared question about one subject; ``inputs`` are what must be evaluated for it."""
+
+    subject: Subject
+    places: list[int]  # among the answers about the subject
+    known: int  # answers there were before
+    fresh: dict[Hashable, int]
+    inputs: list[Any]
+    transcript: bytes
+
+    @property
+    def hits(self) -> int:
+        """Scripts that need no evaluation: answered before, or alike to another of this question."""
+        return len(self.places) - len(self.inputs)
+
+    def is_fresh(self, script: int) -> bool:
+        """Whether script number ``script`` was not answered before this question."""
+        return self.places[script] >= self.known
+
+
+def _digested(key: bytes) -> bytes:
+    """A long key's digest; its 17 bytes are no whole number of rows, so it is never taken for a short key."""
+    return hashlib.blake2b(key, digest_size=17).digest()
+
+
+def _spelled(edit: Edit) -> bytes:
+    return f"{edit.op[0]}{edit.index} {edit.word}\x1f".encode("utf-8", "surrogatepass")
+
+
+class _Read(NamedTuple):
+    """One edit, read: the piece it lies in, that piece's rows under the edit, and the edit spelled out."""
+
+    piece: int
+    rows: bytes
+    spelled: bytes
+
+
+class _PieceReader:
+    """Reads edits piece by piece: for artefacts whose tokens never look across a blank."""
+
+    def __init__(
+        self, sentence: Text, rows_of: Callable[[Sequence[str]], list[bytes]], unknown: bytes, limit: int
+    ) -> None:
+        self._sentence = sentence
+        self._rows_of = rows_of
+        self._unknown = unknown
+        self._limit = limit * _ROW_BYTES
+        pieces = rows_of(sentence.pieces)
+        self._base = b"".join(pieces)
+        self._starts = [0]  # of each piece, in bytes of the base
+        for piece in pieces:
+            self._starts.append(self._starts[-1] + len(piece))
+        self._edits: dict[Edit, _Read] = {}
+
+    def read(self, scripts: Sequence[Script]) -> tuple[list[bytes], bytes]:
+        edits, base, starts, limit = self._edits, self._base, self._starts, self._limit
+        keys = []
+        spelled = []
+        for script in scripts:
+            try:
+                if len(script) == 1:  # nearly all that is ever asked
+                    piece, rows, spelling = edits[script[0]]
+                    key = base[: starts[piece]] + rows + base[starts[piece + 1] :]
+                    spelled.append(spelling)
+                else:
+                    key = self._joined(script, spelled)
+            except KeyError:  # an edit never seen: read all new ones of the question together, then go on
+                self._read_new(scripts)
+                key = self._joined(script, spelled)
+            spelled.append(b"\x1e")
+            keys.append(key[:limit] or self._unknown)
+        return keys, b"".join(spelled)
+
+    def _joined(self, script: Script, spelled: list[bytes]) -> bytes:
+        reads = [self._edits[edit] for edit in script]
+        base, starts = self._base, self._starts
+        parts: list[bytes] = []
+        place, last = 0, -1
+        for piece, rows, _ in reads:
+            if piece <= last:
+                parts = self._shared(script)
+                break
+            parts += (base[place : starts[piece]], rows)
+            place, last = starts[piece + 1], piece
+        else:
+            parts.append(base[place:])
+        spelled += [read.spelled for read in reads]
+        return b"".join(parts)
+
+    def _shared(self, script: Script) -> list[bytes]:
+        """The parts of a text where one piece holds several edits: such pieces are read under all of theirs."""
+        self._check(script)
+        by_piece: dict[int, list[Edit]] = {}
+        for edit in script:
+            by_piece.setdefault(self._sentence.piece_of(edit.index), []).append(edit)
+        parts = []
+        place = 0
+        for piece, edits in by_piece.items():
+            parts += (self._base[place : self._starts[piece]], self._piece(piece, tuple(edits)))
+            place = self._starts[piece + 1]
+        return [*parts, self._base[place:]]
+
+    def _piece(self, piece: int, edits: Script) -> bytes:
+        start, stop = self._sentence.piece_spans[piece]
+        return self._unknown.join(self._rows_of(self._sentence.segments(start, stop, edits)))
+
+    def _read_new(self, scripts: Iterable[Script]) -> None:
+        sentence = self._sentence
+        new = list(dict.fromkeys(edit for script in scripts for edit in script if edit not in self._edits))
+        cut = []  # per edit: its piece, and the strings between unknown words
+        for edit in new:
+            self._check((edit,))
+            piece = sentence.piece_of(edit.index)
+            cut.append((piece, sentence.segments(*sentence.piece_spans[piece], (edit,))))
+        rows = iter(self._rows_of([segment for _, segments in cut for segment in segments]))
+        for edit, (piece, segments) in zip(new, cut, strict=True):
+            read = self._unknown.join([next(rows) for _ in segments])
+            self._edits[edit] = _Read(piece, read, _spelled(edit))
+
+    def _check(self, script: Script) -> None:
+        reason = self._sentence.malformed(script)
+        if reason is not None:
+            raise ValueError(f"asked about a malformed script: {reason}")
+
+
+class _WholeReader:
+    """Reads the whole text anew under every script: for models that look across blanks, and for callables."""
+
+    def __init__(self, sentence: Text, key: Callable[[list[str]], Any]) -> None:
+        self._sentence = sentence
+        self._key = key  # segments between unknown words -> what the model reads
+
+    def read(self, scripts: Sequence[Script]) -> tuple[list[Any], bytes]:
+        keys = []
+        spelled = []
+        for script in scripts:
+            reason = self._sentence.malformed(script)
+            if reason is not None:
+                raise ValueError(f"asked about a malformed script: {reason}")
+            keys.append(self._key(self._sentence.segments(0, len(self._sentence.text), script)))
+            spelled += [*map(_spelled, script), b"\x1e"]
+        return keys, b"".join(spelled)
+
+
+# --- victims ----------------------------------------------------------------------------------------
+
+
+class Victim:
+    """An exported artefact under attack, and its float twin where gradients are asked for.
+
+    ``rows`` texts go through one forward pass; no answer depends on it.
+    """
+
+    def __init__(self, artefact: Artefact, twin: GainSource | None = None, *, rows: int = ROWS) -> None:
+        self.classes = artefact.classes
+        self.digest = artefact.digest
+        self.exact = artefact.exact
+        self._artefact = artefact
+        self._twin = twin
+        self._rows = rows
+        self._pieces: dict[str, bytes] = {}
+        self._unknown = np.asarray(artefact.intern([""]), np.int32).tobytes()
+
+    @property
+    def has_gradients(self) -> bool:
+        return self._twin is not None
+
+    def open(self, sentence: Text) -> Subject:
+        if self._artefact.separable:
+            reader: Reader = _PieceReader(sentence, self._remembered, self._unknown, self._artefact.max_tokens)
+        else:
+            reader = _WholeReader(sentence, self._input)
+        return Subject(sentence, reader, self.classes)
+
+    def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        return _pooled(asked, self._forward)
+
+    def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
+        if self._twin is None:
+            raise ValueError("this victim has no gradients: score the edits instead")
+        return self._twin.gains([(subject.sentence, question, label) for subject, question, label in asked])
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        return self._forward([self._input([text]) for text in texts])
+
+    def _input(self, segments: Sequence[str]) -> bytes:
+        rows = self._unknown.join(self._read(segments))
+        return rows[: self._artefact.max_tokens * _ROW_BYTES] or self._unknown
+
+    def _remembered(self, pieces: Sequence[str]) -> list[bytes]:
+        known = self._pieces
+        new = [piece for piece in dict.fromkeys(pieces) if piece not in known]
+        if new:
+            if len(known) + len(new) > _REMEMBERED_PIECES:
+                known.clear()
+                new = list(dict.fromkeys(pieces))
+            known.update(zip(new, self._read(new), strict=True))
+        return [known[piece] for piece in pieces]
+
+    def _read(self, strings: Sequence[str]) -> list[bytes]:
+        """The rows of each string, as bytes; none where an artefact says the string reads as an empty text."""
+        tokens = [self._artefact.tokenize(string) for string in strings]
+        tokens = [[] if found == [""] else found for found in tokens]
+        flat = [token for found in tokens for token in found]
+        if not flat:
+            return [b""] * len(strings)
+        rows = np.asarray(self._artefact.intern(flat), np.int32).tobytes()
+        cut = []
+        start = 0
+        for found in tokens:
+            stop = start + len(found) * _ROW_BYTES
+            cut.append(rows[start:stop])
+            start = stop
+        return cut
+
+    def _forward(self, inputs: Sequence[bytes]) -> np.ndarray:
+        logits = np.empty((len(inputs), self.classes))
+        lengths = np.array([len(rows) for rows in inputs], np.int64) // _ROW_BYTES
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), self._rows):
+            chosen = order[start : start + self._rows]
+            width = int(lengths[chosen[-1]]) * _ROW_BYTES
+            batch = bytearray().join([inputs[i].ljust(width, b"\0") for i in chosen.tolist()])
+            rows = np.frombuffer(batch, np.int32).reshape(len(chosen), -1)
+            logits[chosen] = _checked(self._artefact.logits(rows, lengths[chosen]), len(chosen), self.classes)
+        return logits if self.exact else settled(logits)
+
+
+class CallableVictim:
+    """Any function from texts to logits under attack: always read as whole texts, without gradients.
+
+    ``name`` says what it is (``module:function``) and is all its digest knows. An unknown word is read as the
+    string ``unknown``, since a function of texts has no other way to be shown one.
+    """
+
+    exact = False
+    has_gradients = False
+
+    def __init__(
+        self,
+        function: Callable[[list[str]], Any],
+        *,
+        name: str,
+        classes: int,
+        unknown: str = "[UNK]",
+        rows: int = ROWS,
+    ) -> None:
+        self.classes = classes
+        self.digest = hashlib.sha256(f"callable\0{name}\0{unknown}".encode()).hexdigest()
+        self.name = name
+        self._function = function
+        self._unknown = unknown
+        self._rows = rows
+
+    def open(self, sentence: Text) -> Subject:
+        return Subject(sentence, _WholeReader(sentence, self._unknown.join), self.classes)
+
+    def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        return _pooled(asked, self.logits)
+
+    def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
+        raise ValueError("a callable has no gradients: score the edits instead")
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        logits = np.empty((len(texts), self.classes))
+        for start in range(0, len(texts), self._rows):
+            batch = list(texts[start : start + self._rows])
+            logits[start : start + len(batch)] = _checked(self._function(batch), len(batch), self.classes, self.name)
+        return settled(logits)
+
+
+def settled(logits: np.ndarray) -> np.ndarray:
+    """Logits rounded to five significant decimal digits of the largest of their row, [batch classes]."""
+    largest = np.abs(logits).max(axis=1, keepdims=True, initial=0.0)
+    with np.errstate(divide="ignore"):
+        magnitude = np.floor(np.log10(largest))
+    scale = np.power(10.0, SIGNIFICANT_DIGITS - 1 - np.where(largest > 0, magnitude, 0.0))
+    return np.round(logits * scale) / scale
+
+
+def _pooled(asked: Sequence[Asked], forward: Callable[[Sequence[Any]], np.ndarray]) -> list[np.ndarray]:
+    inputs = [each for question in asked for each in question.inputs]
+    logits = forward(inputs) if inputs else np.empty((0, 0))
+    answers = []
+    start = 0
+    for question in asked:
+        stop = start + len(question.inputs)
+        fresh = logits[start:stop] if question.inputs else np.empty((0, question.subject.classes))
+        answers.append(question.subject.learn(question, fresh))
+        start = stop
+    return answers
+
+
+def _checked(logits: Any, texts: int, classes: int, name: str = "the model") -> np.ndarray:
+    """Logits as a float64 array, or one line about what is wrong with them."""
+    found = np.asarray(logits, np.float64)
+    if found.shape != (texts, classes):
+        raise MalformedInput(
+            f"{name} answered {texts} texts with an array {list(found.shape)}; expected [{texts} {classes}] logits"
+        )
+    if not np.isfinite(found).all():
+        raise MalformedInput(f"{name} answered with NaN or infinite logits; check its weights")
+    return found
