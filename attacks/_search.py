@@ -91,7 +91,7 @@ class Search:
         found = self.margins(logits)
         wrong = logits.argmax(axis=1) != self.label
         if wrong.any():
-            raise Broken(scripts[int(np.where(wrong, found, -np.inf).argmax())])
+            raise Broken(min((len(scripts[i]), -found[i], i, scripts[i]) for i in np.flatnonzero(wrong).tolist())[3])
         if len(found):
             top = int(found.argmax())
             if found[top] > self.best_margin:

@@ -375,14 +375,14 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
         "model": Column("Model", lambda line: line.model, number=False),
         "scheme": Column("Scheme", lambda line: line.record.scheme.name, number=False),
         "seed": Column("Seed", lambda line: "-" if line.seed is None else str(line.seed)),
-        "clean": Column("Clean %", lambda line: percent(line.record.clean.k, line.record.clean.n)),
-        "clean interval": Column("95 %", lambda line: percent_interval(interval(_clean(line)))),
-        "worst": Column("Worst case %", lambda line: percent_robust(line.record.worst)),
+        "clean": Column("Clean", lambda line: percent(line.record.clean.k, line.record.clean.n)),
+        "clean interval": Column("95 %", lambda line: percent_interval(interval(clean_count(line)))),
+        "worst": Column("Worst case", lambda line: percent_robust(line.record.worst)),
         "worst interval": Column("95 %", lambda line: percent_interval(interval(line.record.worst))),
         "k/n": Column("k/n", lambda line: f"{line.record.worst.low}/{line.record.worst.n}"),
     }
     for at, (name, heading) in enumerate(section.headings.items()):
-        found[name] = Column(f"{heading} %", _attack_cell(at))
+        found[name] = Column(heading, _attack_cell(at))
     found["kB"] = Column("kB", lambda line: kilobytes(line.record.artefact.total_bytes))
     if with_parts:
         found["parts"] = Column("of which kB", lambda line: parts(line.record), number=False)
@@ -393,16 +393,19 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
     return found
 
 
+def attack_text(line: Line, at: int) -> str:
+    """What attack number ``at`` left robust, in percent."""
+    robust = line.record.attacks[at].robust
+    # An attack run on what others left standing says nothing of the rest: counts, and no share of all.
+    return percent_robust(robust) if robust.n == line.record.data.n else f"{robust.low}/{robust.n}"
+
+
 def _attack_cell(at: int) -> Callable[[Line], str]:
-    def cell(line: Line) -> str:
-        robust = line.record.attacks[at].robust
-        # An attack run on what others left standing says nothing of the rest: counts, and no share of all.
-        return percent_robust(robust) if robust.n == line.record.data.n else f"{robust.low}/{robust.n}"
-
-    return cell
+    return lambda line: attack_text(line, at)
 
 
-def _clean(line: Line) -> Count:
+def clean_count(line: Line) -> Count:
+    """Right before any attack."""
     return Count(k=line.record.clean.k, n=line.record.clean.n)
 
 
@@ -462,7 +465,7 @@ def _table(section: Section, known: Mapping[str, Column], left_out: Sequence[str
     from rich.text import Text
 
     table = Table(
-        title=section.title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
+        title=f"{section.title}: accuracies in %", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
     )
     shown = {key: column for key, column in known.items() if key not in left_out}
     for key, column in shown.items():
@@ -493,7 +496,7 @@ def markdown(sections: Sequence[Section], *, with_parts: bool = False) -> str:
         rows += [[_escaped(column.cell(line)) for column in known.values()] for line in section.lines]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         below = "\n".join(f"- {_escaped(note)}" for note in notes(section))
-        blocks.append(f"## {_escaped(section.title)}\n\n{table}\n\n{below}\n")
+        blocks.append(f"## {_escaped(section.title)}\n\nAccuracies in %.\n\n{table}\n\n{below}\n")
     return "\n".join(blocks)
 
 

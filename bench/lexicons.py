@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ def load(name: str = "default") -> Lexicon:
     if name == "default":
         return load("wordnet3.0" if _wordnet_folder() else "thesaurus")
     if name == "thesaurus":
-        return Thesaurus(_EMBEDDED / "thesaurus.txt", _EMBEDDED / "inflections.txt")
+        return _thesaurus()
     if name == "wordnet3.0":
         folder = _wordnet_folder()
         if folder is None:
@@ -48,10 +49,30 @@ def load(name: str = "default") -> Lexicon:
                 "lexicon 'wordnet3.0' is not on this machine; put WordNet where NLTK_DATA points "
                 "(python -m nltk.downloader wordnet), or use the lexicon 'thesaurus'"
             )
-        return WordNet(folder)
+        return _wordnet(folder)
     if name.endswith(".json"):
         return Table(Path(name))
     raise unknown("lexicon", name, ("wordnet3.0", "thesaurus"), "the lexicons are wordnet3.0, thesaurus or a .json table")
+
+
+@functools.cache
+def _thesaurus() -> Thesaurus:
+    return Thesaurus(_EMBEDDED / "thesaurus.txt", _EMBEDDED / "inflections.txt")
+
+
+_opened: dict[Path, WordNet] = {}  # one a folder and process: opening it reads its memory of earlier answers
+
+
+def _wordnet(folder: Path) -> WordNet:
+    if folder not in _opened:
+        _opened[folder] = WordNet(folder)
+    return _opened[folder]
+
+
+def keep() -> None:
+    """Keep on disk what the lexicons of this process have looked up."""
+    for wordnet in _opened.values():
+        wordnet.save()
 
 
 @functools.cache
@@ -117,6 +138,7 @@ class Thesaurus:
                     for other in sense:
                         found.setdefault(self._inflection.inflect(other, part, form))
         found.pop(word.lower(), None)
+        found.pop("", None)
         return tuple(found)
 
 
@@ -125,7 +147,10 @@ _VOWELS = "aeiou"
 
 
 class Inflection:
-    """English word forms by rule, with a table of the irregular ones (``pos base form form ...``)."""
+    """English word forms by rule, with a table of the irregular ones (``pos base form form ...``).
+
+    Adjectives are compared only where the table says so: most long ones take "more", which is a second word.
+    """
 
     def __init__(self, irregular: str) -> None:
         self._irregular: dict[tuple[str, str], tuple[str, ...]] = {}  # (pos, base) -> forms after the base
@@ -137,14 +162,14 @@ class Inflection:
                 self._base_of.setdefault(form, []).append((base, pos, name))
 
     def inflect(self, base: str, pos: str, form: str) -> str:
-        """``base`` in the named form: the irregular one where listed, else by the spelling rules."""
+        """``base`` in the named form: the listed one, else by the spelling rules; "" where it has no such form."""
         if form == "base":
             return base
         listed = self._irregular.get((pos, base), ())
         place = _FORMS[pos].index(form) - 1
         if place < len(listed):
             return listed[place]
-        return _regular(base, form)
+        return "" if pos == "a" else _regular(base, form)
 
     def analyses(self, word: str) -> Iterator[tuple[str, str, str]]:
         """Every (base, part of speech, form) that could give ``word``; most are no words, so look them up."""
@@ -152,7 +177,7 @@ class Inflection:
             yield word, pos, "base"
         yield from self._base_of.get(word, ())
         for base in _possible_bases(word):
-            for pos in PARTS_OF_SPEECH:
+            for pos in ("n", "v"):
                 for form in _FORMS[pos][1:]:
                     if form != "participle" and (pos, base) not in self._irregular and _regular(base, form) == word:
                         yield base, pos, form
@@ -165,7 +190,7 @@ def _regular(base: str, form: str) -> str:
         if base.endswith("y") and base[-2:-1] not in _VOWELS:
             return base[:-1] + "ies"
         return base + "s"
-    suffix = {"past": "ed", "participle": "ed", "ing": "ing", "more": "er", "most": "est"}[form]
+    suffix = "ing" if form == "ing" else "ed"
     if base.endswith("e") and (suffix != "ing" or base[-2:] not in ("ee", "ye", "oe")):
         return (base[:-2] + "y" if suffix == "ing" and base.endswith("ie") else base[:-1]) + suffix
     if base.endswith("y") and base[-2:-1] not in _VOWELS and suffix != "ing":
@@ -176,15 +201,15 @@ def _regular(base: str, form: str) -> str:
 
 
 def _possible_bases(word: str) -> Iterator[str]:
-    for suffix in ("s", "es", "ed", "d", "ing", "er", "r", "est", "st"):
+    for suffix in ("s", "es", "ed", "d", "ing"):
         if word.endswith(suffix) and len(word) > len(suffix) + 1:
             stem = word[: -len(suffix)]
             yield stem
-            if suffix in ("ing", "ed", "er", "est"):
+            if suffix in ("ing", "ed"):
                 yield stem + "e"
                 if stem[-1:] == stem[-2:-1]:
                     yield stem[:-1]
-            if suffix in ("es", "ed", "er", "est") and stem.endswith("i"):
+            if suffix in ("es", "ed") and stem.endswith("i"):
                 yield stem[:-1] + "y"
             if suffix == "ing" and stem.endswith("y"):
                 yield stem[:-1] + "ie"
@@ -258,9 +283,14 @@ class WordNet:
         if str(self._folder) not in nltk.data.path:  # nltk refuses to open files outside its own list of folders
             nltk.data.path.append(str(self._folder))
         packed = self._folder / "corpora" / "wordnet.zip"
-        if packed.is_file():
-            return WordNetCorpusReader(nltk.data.ZipFilePathPointer(str(packed), "wordnet/"), None)
-        return WordNetCorpusReader(nltk.data.FileSystemPathPointer(str(self._folder / "corpora" / "wordnet")), None)
+        root = (
+            nltk.data.ZipFilePathPointer(str(packed), "wordnet/")
+            if packed.is_file()
+            else nltk.data.FileSystemPathPointer(str(self._folder / "corpora" / "wordnet"))
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that other languages are missing, which nobody asks for
+            return WordNetCorpusReader(root, None)
 
     def _look_up(self, word: str) -> dict[str, list[str]]:
         entry: dict[str, list[str]] = {}

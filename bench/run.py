@@ -219,6 +219,7 @@ def _attack_victim(
             progress=functools.partial(report, row, name),
         )
         seconds[name] = round(time.perf_counter() - started, 3)
+    lexicons.keep()
     order = sorted(range(len(examples)), key=lambda at: examples[at].id)
     records.write_evidence(
         place,

@@ -127,7 +127,7 @@ def train(
     terms = schemes.objectives(scheme)
     if teacher is None and any(objective.needs_teacher for _, _, objective in terms):
         needing = ", ".join(name for name, _, objective in terms if objective.needs_teacher)
-        raise UsageError(f"scheme {scheme.name} needs a teacher for {needing}, got none; give one or use another scheme")
+        raise UsageError(f"scheme {scheme.name} needs a teacher for {needing}, got none; train one or take `natural`")
     identity = _identity(model_class, config, recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
         _reseed(_derived(seed, "weights"))

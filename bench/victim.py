@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -150,15 +150,12 @@ def _digested(key: bytes) -> bytes:
 
 
 def _spelled(edit: Edit) -> bytes:
-    return f"{edit.op[0]}{edit.index} {edit.word}\x1f".encode("utf-8", "surrogatepass")
+    op, index, word = edit
+    return f"{op} {index} {word}\x1f".encode("utf-8", "surrogatepass")
 
 
-class _Read(NamedTuple):
-    """One edit, read: the piece it lies in, that piece's rows under the edit, and the edit spelled out."""
-
-    piece: int
-    rows: bytes
-    spelled: bytes
+_Read = tuple[int, bytes, bytes]
+"""One edit, read: the piece it lies in, that piece's rows under the edit, and the edit spelled out."""
 
 
 class _PieceReader:
@@ -177,6 +174,7 @@ class _PieceReader:
         for piece in pieces:
             self._starts.append(self._starts[-1] + len(piece))
         self._edits: dict[Edit, _Read] = {}
+        self._around: dict[int, tuple[int, str, str]] = {}
 
     def read(self, scripts: Sequence[Script]) -> tuple[list[bytes], bytes]:
         edits, base, starts, limit = self._edits, self._base, self._starts, self._limit
@@ -198,19 +196,24 @@ class _PieceReader:
         return keys, b"".join(spelled)
 
     def _joined(self, script: Script, spelled: list[bytes]) -> bytes:
-        reads = [self._edits[edit] for edit in script]
-        base, starts = self._base, self._starts
+        edits, base, starts = self._edits, self._base, self._starts
         parts: list[bytes] = []
+        spellings: list[bytes] = []
         place, last = 0, -1
-        for piece, rows, _ in reads:
-            if piece <= last:
-                parts = self._shared(script)
-                break
-            parts += (base[place : starts[piece]], rows)
-            place, last = starts[piece + 1], piece
+        for edit in script:
+            piece, rows, spelling = edits[edit]
+            spellings.append(spelling)
+            if piece > last:
+                parts.append(base[place : starts[piece]])
+                parts.append(rows)
+                place, last = starts[piece + 1], piece
+            else:
+                place = -1
+        if place < 0:
+            parts = self._shared(script)
         else:
             parts.append(base[place:])
-        spelled += [read.spelled for read in reads]
+        spelled += spellings
         return b"".join(parts)
 
     def _shared(self, script: Script) -> list[bytes]:
@@ -231,17 +234,30 @@ class _PieceReader:
         return self._unknown.join(self._rows_of(self._sentence.segments(start, stop, edits)))
 
     def _read_new(self, scripts: Iterable[Script]) -> None:
-        sentence = self._sentence
-        new = list(dict.fromkeys(edit for script in scripts for edit in script if edit not in self._edits))
-        cut = []  # per edit: its piece, and the strings between unknown words
+        known = self._edits
+        new = {edit: None for script in scripts for edit in script if edit not in known}
+        plain: list[Edit] = []  # replacements, nearly all that is ever asked
+        pieces: list[str] = []
         for edit in new:
-            self._check((edit,))
-            piece = sentence.piece_of(edit.index)
-            cut.append((piece, sentence.segments(*sentence.piece_spans[piece], (edit,))))
-        rows = iter(self._rows_of([segment for _, segments in cut for segment in segments]))
-        for edit, (piece, segments) in zip(new, cut, strict=True):
-            read = self._unknown.join([next(rows) for _ in segments])
-            self._edits[edit] = _Read(piece, read, _spelled(edit))
+            op, index, word = edit
+            if op == "replace" and 0 <= index < len(self._sentence.words) and word.split() == [word]:
+                piece, before, after = self._around.get(index) or self._surroundings(index)
+                plain.append(edit)
+                pieces.append(before + word + after)
+            else:
+                self._check((edit,))
+                piece = self._sentence.piece_of(edit.index)
+                known[edit] = piece, self._piece(piece, (edit,)), _spelled(edit)
+        for edit, rows in zip(plain, self._rows_of(pieces), strict=True):
+            known[edit] = self._around[edit.index][0], rows, _spelled(edit)
+
+    def _surroundings(self, index: int) -> tuple[int, str, str]:
+        """The piece of a word, and what stands before and behind the word in it."""
+        sentence = self._sentence
+        piece = sentence.piece_of(index)
+        (start, stop), (begin, end) = sentence.piece_spans[piece], sentence.spans[index]
+        self._around[index] = piece, sentence.text[start:begin], sentence.text[end:stop]
+        return self._around[index]
 
     def _check(self, script: Script) -> None:
         reason = self._sentence.malformed(script)
@@ -325,8 +341,8 @@ class Victim:
 
     def _read(self, strings: Sequence[str]) -> list[bytes]:
         """The rows of each string, as bytes; none where an artefact says the string reads as an empty text."""
-        tokens = [self._artefact.tokenize(string) for string in strings]
-        tokens = [[] if found == [""] else found for found in tokens]
+        tokenize = self._artefact.tokenize
+        tokens = [[] if (found := tokenize(string)) == [""] else found for string in strings]
         flat = [token for found in tokens for token in found]
         if not flat:
             return [b""] * len(strings)

@@ -12,8 +12,8 @@ limited to a..b; Qn means "times 2^-n". Each text is read to at most ``max_token
 
     P_r = multiplier_r * sum_j weight_rj x_j + bias_r        y_r = P_r >> shift
 
-weight int8 in -127..127, multiplier int16 > 0, bias int32 (half a step for rounding is part of it). The bytes are
-such that ``multiplier_r * sum_j |weight_rj| * max|x_j| + |bias_r| < 2^24`` (2^31 for the head). So no order of
+weight int8 in -127..127, multiplier int16 > 0, bias int32 (half a step for rounding is part of it). A recurrent layer
+adds two such products before the shift, of the input and of the state, each with its multipliers. The bytes are such that ``multiplier_r * sum_j |weight_rj| * max|x_j| + |bias_r| < 2^24`` (2^31 for the head). So no order of
 summation overflows 32 bits, and every partial sum is exact in a float32 multiply-add as well, which is how numpy and
 ONNX do it: in IEEE arithmetic without rounding there is nothing that a BLAS, a batch or a thread could change.
 Every row has a scale of its own: the multiplier is chosen first and the weights are rounded to what it makes of
@@ -28,7 +28,7 @@ them, so it costs no accuracy (:mod:`grit.bench.export.quantise`).
 
 **Lstm** (gates in the order input, forget, cell, output; h int8 Q7 and c int16 Q11 start at 0)::
 
-    y = gates([x h])                                          # Q8 for the three sigmoids, Q9 for the cell gate
+    y = (input(x) + state(h) + bias) >> shift                 # Q8 for the three sigmoids, Q9 for the cell gate
     c = sat((sigma(y_f) c + sigma(y_i) (tau(y_g) >> 4) + 2^14) >> 15, -2^15, 2^15 - 1)
     product = sigma(y_o) tau(c >> 2)                          # Q30
     h = sat((product + 2^22) >> 23, -128, 127)                state = product >> 15 after the last token
@@ -36,8 +36,8 @@ them, so it costs no accuracy (:mod:`grit.bench.export.quantise`).
 **FastGrnn** (h int16 Q(state_bits) starts at 0; state_bits <= 14; zeta and nu in Q14)::
 
     u = sat((h copy_multiplier + 2^14) >> 15, -128, 127)      # the int8 copy that the matrix sees
-    P = update([x u]) before its shift, without its bias
-    z = sigma((P + bias_gate) >> (shift + 1))                 t = tau((P + bias) >> shift)
+    P = input(x) + state(u)
+    z = sigma((P + bias_gate) >> (shift + 1))                 t = tau((P + bias_update) >> shift)
     r = nu + (zeta (32768 - z) >> 15)
     h = sat((z h + r (t >> (14 - state_bits)) + 2^14) >> 15, -2^15, 2^15 - 1)
     state = h after the last token
@@ -70,6 +70,7 @@ import numpy as np
 from grit.bench.export import words
 from grit.bench.types import MalformedInput, Rows, Ternary
 
+TABLE = 2048  # cells of a table on either side of 0
 EXACT = 1 << 24  # below it every integer is a float32
 WORD = 1 << 31  # below it every integer is an int32
 MAX_TOKENS = 4096  # of one text: the sums of the poolings stay below 2^31
@@ -84,39 +85,56 @@ NGRAMS_KEPT = 1 << 17  # outputs of distinct n-grams that a pooling remembers be
 
 
 @dataclass(frozen=True)
-class Affine:
-    """``(multiplier * (weight @ x) + bias) >> shift``."""
+class Product:
+    """``multiplier * (weight @ x)``."""
 
     weight: np.ndarray  # int8 [out in]
     multiplier: np.ndarray  # int16 [out]
+
+    def reach(self, largest: np.ndarray) -> np.ndarray:
+        """The largest magnitude of each row, or of any part of its sum, int64 [out]; ``largest`` [in] bounds the inputs."""
+        return self.multiplier.astype(np.int64) * (np.abs(self.weight.astype(np.int64)) @ largest.astype(np.int64))
+
+    def matrix(self, shift: int, dtype: type = np.float32) -> np.ndarray:
+        """The weights with multiplier and shift in them, [in out]: products with integers are exact."""
+        return np.ascontiguousarray(self.weight.T * self.multiplier.astype(np.float64) * 2.0**-shift, dtype)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``(product(x) + bias) >> shift``, and not below 0 with ``relu``."""
+
+    product: Product
     bias: np.ndarray  # int32 [out]
     shift: int
     relu: bool = False
 
     def reach(self, largest: np.ndarray) -> int:
-        """The largest magnitude that any partial sum can have; ``largest`` [in] bounds the inputs."""
-        sums = np.abs(self.weight.astype(np.int64)) @ largest.astype(np.int64)
-        return int((self.multiplier.astype(np.int64) * sums + np.abs(self.bias.astype(np.int64))).max(initial=0))
+        """The largest magnitude before the shift."""
+        return int((self.product.reach(largest) + np.abs(self.bias.astype(np.int64))).max())
 
-    def matrix(self, dtype: type = np.float32) -> np.ndarray:
-        """The weights with multiplier and shift in them, [in out]: products with integers are exact."""
-        scaled = self.weight.T * self.multiplier.astype(np.float64) * 2.0**-self.shift
-        return np.ascontiguousarray(scaled, dtype)
+    def matrix(self) -> np.ndarray:
+        return self.product.matrix(self.shift)
 
-    def offset(self, dtype: type = np.float32) -> np.ndarray:
-        """The bias at the scale of :meth:`matrix`, [out]."""
-        return (self.bias * 2.0**-self.shift).astype(dtype)
+    def offset(self) -> np.ndarray:
+        return scaled(self.bias, self.shift)
 
 
 @dataclass(frozen=True)
 class FixedLstm:
-    gates: Affine  # over [x h]
+    input: Product
+    state: Product
+    bias: np.ndarray  # int32 [4h]
+    shift: int
 
 
 @dataclass(frozen=True)
 class FixedFastGrnn:
-    update: Affine  # over [x u]
+    input: Product
+    state: Product
     bias_gate: np.ndarray  # int32 [h]
+    bias_update: np.ndarray  # int32 [h]
+    shift: int
     zeta: int  # Q14
     nu: int  # Q14
     state_bits: int
@@ -163,6 +181,16 @@ class FixedProgram:
         _check(self)
 
 
+def scaled(bias: np.ndarray, shift: int) -> np.ndarray:
+    """A bias at the scale of :meth:`Product.matrix`, float32 and exact."""
+    return (bias * 2.0**-shift).astype(np.float32)
+
+
+def gate_offset(body: FixedFastGrnn) -> np.ndarray:
+    """What turns the update's index (with its offset, in Q9) into the gate's (with twice the offset), float32 [h]."""
+    return scaled(body.bias_gate.astype(np.int64) - body.bias_update, body.shift) + np.float32(TABLE)
+
+
 def power_bits(max_tokens: int) -> int:
     """The exponent of the largest weight of a pooling over at most this many tokens."""
     return ((WORD - 1) // (255 * max_tokens)).bit_length() - 2
@@ -173,19 +201,43 @@ def _require(holds: bool, what: str) -> None:
         raise MalformedInput(f"not a fixed-point program: {what}; export the model again")
 
 
-def _check_affine(name: str, layer: Affine, largest: np.ndarray, limit: int = EXACT) -> None:
+def _check_product(name: str, product: Product, largest: np.ndarray) -> None:
     _require(
-        isinstance(layer, Affine)
-        and (layer.weight.dtype, layer.multiplier.dtype, layer.bias.dtype) == (np.int8, np.int16, np.int32)
-        and layer.weight.ndim == 2
-        and layer.multiplier.shape == layer.bias.shape == layer.weight.shape[:1],
-        f"{name} is not int8 [out in], int16 [out], int32 [out]",
+        (product.weight.dtype, product.multiplier.dtype) == (np.int8, np.int16)
+        and product.weight.ndim == 2
+        and product.multiplier.shape == product.weight.shape[:1],
+        f"{name} is not int8 [out in] times int16 [out]",
     )
-    _require(layer.weight.shape[1] == len(largest), f"{name} reads {layer.weight.shape[1]} features, not {len(largest)}")
-    _require(len(layer.weight) > 0, f"{name} has no outputs")
-    _require(0 <= layer.shift <= 30, f"{name} shifts by {layer.shift}")
-    _require(bool((layer.multiplier > 0).all()) and bool((layer.weight >= -127).all()), f"{name} has an illegal weight")
+    out, features = product.weight.shape
+    _require(features == len(largest), f"{name} reads {features} features, not {len(largest)}")
+    _require(out > 0, f"{name} has no outputs")
+    _require(bool((product.multiplier > 0).all()) and bool((product.weight >= -127).all()), f"{name} has an illegal weight")
+
+
+def _check_bias(name: str, bias: np.ndarray, out: int, shift: int) -> None:
+    _require(bias.dtype == np.int32 and bias.shape == (out,), f"{name}'s bias is not int32 [{out}]")
+    _require(0 <= shift <= 30, f"{name} shifts by {shift}")
+
+
+def _check_affine(name: str, layer: Affine, largest: np.ndarray, limit: int = EXACT) -> None:
+    _check_product(name, layer.product, largest)
+    _check_bias(name, layer.bias, len(layer.product.weight), layer.shift)
     _require(layer.reach(largest) < limit, f"{name} can overflow")
+
+
+def _check_recurrent(body: FixedLstm | FixedFastGrnn, largest: np.ndarray, units: int, gates: int) -> None:
+    name = type(body).__name__
+    limits = np.full(units, 128)
+    _check_product(name, body.input, largest)
+    _check_product(name, body.state, limits)
+    _require(len(body.input.weight) == len(body.state.weight) == gates * units, f"{name} has gates of different sizes")
+    biases = (body.bias,) if isinstance(body, FixedLstm) else (body.bias_gate, body.bias_update)
+    for bias in biases:
+        _check_bias(name, bias, gates * units, body.shift)
+    # beside a sum stand its bias and the offset into the table
+    reach = body.input.reach(largest) + body.state.reach(limits)
+    offset = TABLE * len(biases) << body.shift
+    _require(int((reach + sum(np.abs(bias.astype(np.int64)) for bias in biases)).max()) + offset < EXACT, f"{name} can overflow")
 
 
 def _check(program: FixedProgram) -> None:
@@ -208,19 +260,12 @@ def _check(program: FixedProgram) -> None:
         _require(len(set(program.vocabulary)) == len(program.vocabulary), "a word stands twice in the vocabulary")
     body = program.body
     if isinstance(body, FixedLstm):
-        units = len(body.gates.weight) // 4
-        _require(len(body.gates.weight) == 4 * units > 0, "the gates do not come in fours")
-        _check_affine("gates", body.gates, np.append(largest, np.full(units, 128)))
-        _require(body.gates.reach(np.append(largest, np.full(units, 128))) + (2048 << body.gates.shift) < EXACT, "gates overflow")
+        units = body.state.weight.shape[-1]
+        _check_recurrent(body, largest, units, 4)
         state = np.full(units, 32768)
     elif isinstance(body, FixedFastGrnn):
-        units = len(body.update.weight)
-        inputs = np.append(largest, np.full(units, 128))
-        _check_affine("update", body.update, inputs)
-        _require(body.bias_gate.dtype == np.int32 and body.bias_gate.shape == (units,), "bias_gate is not int32 [h]")
-        biases = np.maximum(np.abs(body.bias_gate.astype(np.int64)), np.abs(body.update.bias.astype(np.int64)))
-        margin = 2 * int(biases.max()) + (4096 << body.update.shift)
-        _require(body.update.reach(inputs) + margin < EXACT, "update can overflow")
+        units = body.state.weight.shape[-1]
+        _check_recurrent(body, largest, units, 1)
         _require(min(body.zeta, body.nu) >= 0 and body.zeta + body.nu < 32768, "zeta or nu is out of range")
         _require(0 <= body.state_bits <= 14, f"the state has {body.state_bits} bits")
         _require(0 < body.copy_multiplier < 32768, f"the copy multiplier is {body.copy_multiplier}")
@@ -231,13 +276,13 @@ def _check(program: FixedProgram) -> None:
         _require(1 <= len(body.kernels) <= 64, f"{len(body.kernels)} kernels")
         for kernel in body.kernels:
             _require(1 <= kernel.width <= 16, f"a kernel of width {kernel.width}")
-            _require(len(kernel.value.weight) == len(kernel.attention.weight), "values and attention differ in channels")
+            _require(kernel.value.bias.shape == kernel.attention.bias.shape, "values and attention differ in channels")
             for name, below, conv in (
                 ("value", body.value, kernel.value),
                 ("attention", body.attention, kernel.attention),
             ):
-                _check_affine(f"{name} kernel", conv, np.full(kernel.width * len(below.weight), 127))
-        state = np.full(sum(len(kernel.value.weight) for kernel in body.kernels), 1 << 14)
+                _check_affine(f"{name} kernel", conv, np.full(kernel.width * len(below.bias), 127))
+        state = np.full(sum(len(kernel.value.bias) for kernel in body.kernels), 1 << 14)
     else:
         state = np.full(len(largest), 1 << 14)
     _check_affine("head", program.head, state, WORD)
@@ -284,15 +329,15 @@ def powers(bits: int) -> np.ndarray:
 
 class _LstmStates:
     def __init__(self, body: FixedLstm) -> None:
-        gates = body.gates
-        order = (0, 1, 3, 2)  # the three sigmoids side by side
-        self._units = units = len(gates.weight) // 4
-        matrix = np.stack([gates.matrix()[:, k * units : (k + 1) * units] for k in order])  # [4 in h]
-        features = matrix.shape[1] - units
-        self._input = np.ascontiguousarray(matrix[:, :features])
-        self._state = np.ascontiguousarray(matrix[:, features:])
-        self._offset = np.stack([gates.offset()[k * units : (k + 1) * units] for k in order])[:, None] + np.float32(2048)
-        self._drives = [words.Growing(np.zeros((0, units), np.float32)) for _ in order]
+        self._units = units = body.state.weight.shape[1]
+
+        def gates(rows: np.ndarray) -> np.ndarray:
+            """[... 4h] -> [4 ... h], the three sigmoids side by side."""
+            return np.stack([rows[..., k * units : (k + 1) * units] for k in (0, 1, 3, 2)])
+
+        self._input, self._state = gates(body.input.matrix(body.shift)), gates(body.state.matrix(body.shift))
+        self._offset = gates(scaled(body.bias, body.shift))[:, None] + np.float32(TABLE)
+        self._drives = [words.Growing(np.zeros((0, units), np.float32)) for _ in range(4)]
         self._sigma, self._cell, self._tau = sigma(), tau() >> 4, tau()
 
     def learn(self, features: np.ndarray) -> None:
@@ -331,7 +376,7 @@ class _LstmStates:
             c >>= 15
             np.clip(c, -32768, 32767, out=c)
             np.right_shift(c, 2, out=spare)
-            spare += 2048
+            spare += TABLE
             self._tau.take(spare, out=cell, mode="clip")
             outward *= cell
             still = running[t + 1]
@@ -345,13 +390,10 @@ class _LstmStates:
 class _FastGrnnStates:
     def __init__(self, body: FixedFastGrnn) -> None:
         self._body = body
-        matrix = body.update.matrix()
-        units = matrix.shape[1]
-        self._input, self._state = matrix[:-units], np.ascontiguousarray(matrix[-units:])
-        self._offset = body.update.offset() + np.float32(2048)
-        scale = 2.0**-body.update.shift
-        self._gate = ((body.bias_gate.astype(np.int64) - body.update.bias) * scale + 2048).astype(np.float32)
-        self._drive = words.Growing(np.zeros((0, units), np.float32))
+        self._input, self._state = body.input.matrix(body.shift), body.state.matrix(body.shift)
+        self._offset = scaled(body.bias_update, body.shift) + np.float32(TABLE)
+        self._gate = gate_offset(body)
+        self._drive = words.Growing(np.zeros((0, len(self._state)), np.float32))
         self._sigma = np.repeat(sigma(), 2)  # indexed in Q9, as the update is
         self._tau = tau() >> 14 - body.state_bits
 
@@ -416,7 +458,7 @@ class _PoolStates:
 
     def __init__(self, body: FixedPool, max_tokens: int) -> None:
         self._layers = [(layer.matrix(), layer.offset(), 0 if layer.relu else -127) for layer in (body.value, body.attention)]
-        self._features = [words.Growing(np.zeros((1, len(layer.weight)), np.int8)) for layer in (body.value, body.attention)]
+        self._features = [words.Growing(np.zeros((1, len(layer.bias)), np.int8)) for layer in (body.value, body.attention)]
         self._bits = power_bits(max_tokens)
         self._power = powers(self._bits)
         self._kernels = [_KernelOutputs(kernel, self._power) for kernel in body.kernels]
@@ -559,11 +601,11 @@ class FixedArtefact:
         self.program = program
         self.digest = digest
         self.sizes_bytes = dict(sizes_bytes)
-        self.classes = len(program.head.weight)
+        self.classes = len(program.head.bias)
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
-        self._head = program.head.weight.T * program.head.multiplier.astype(np.float64)
+        self._head = program.head.product.matrix(0, np.float64)
         self._body = self._states(program)
         if isinstance(program.words, Rows):
             self._body.learn(program.words.table)
@@ -577,7 +619,7 @@ class FixedArtefact:
             return _FastGrnnStates(body)
         if isinstance(body, FixedPool):
             return _PoolStates(body, program.max_tokens)
-        return _MeanStates(program.head.weight.shape[1])
+        return _MeanStates(program.head.product.weight.shape[1])
 
     def tokenize(self, text: str) -> list[str]:
         return self._words.tokenize(text)

@@ -19,7 +19,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from grit.bench.export import fixed
-from grit.bench.export.fixed import Affine, FixedFastGrnn, FixedLstm, FixedMean, FixedPool, FixedProgram
+from grit.bench.export.fixed import Affine, FixedFastGrnn, FixedLstm, FixedMean, FixedPool, FixedProgram, Product
 from grit.bench.types import AttentionPool, Dense, FastGrnn, Lstm, Mean, Program, Rows, Ternary
 
 OPSET = 17
@@ -103,7 +103,7 @@ def build(program: Program | FixedProgram) -> ModelProto:
         g.nodes,
         "gritbench",
         [words_in, helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(program.head.weight)])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(program.head.bias)])],
         g.initializers,
     )
     return helper.make_model(
@@ -236,17 +236,16 @@ def _pool(g: _Graph, body: AttentionPool, x: str) -> str:
 # --- int8 ---------------------------------------------------------------------------------------------
 
 
-def _matrix(g: _Graph, layer: Affine, kind: int = TensorProto.FLOAT) -> str:
+def _matrix(g: _Graph, product: Product, shift: int, kind: int = TensorProto.FLOAT) -> str:
     """The weights with multiplier and shift in them, [in out], unpacked from int8 in the graph."""
-    scale = g.cast(g.constant(layer.multiplier[:, None], "multiplier"), kind)
-    dtype = helper.tensor_dtype_to_np_dtype(kind).type
-    scale = g.op("Mul", scale, g.scalar(2.0**-layer.shift, dtype))
-    return g.op("Transpose", g.op("Mul", g.cast(g.constant(layer.weight, "weight"), kind), scale), perm=[1, 0])
+    scale = g.cast(g.constant(product.multiplier[:, None], "multiplier"), kind)
+    scale = g.op("Mul", scale, g.scalar(2.0**-shift, helper.tensor_dtype_to_np_dtype(kind).type))
+    return g.op("Transpose", g.op("Mul", g.cast(g.constant(product.weight, "weight"), kind), scale), perm=[1, 0])
 
 
 def _affine(g: _Graph, layer: Affine, x: str, low: int, high: int) -> str:
     """x [... in] -> the layer's integers within low..high, as float32."""
-    y = g.op("Add", g.op("MatMul", x, _matrix(g, layer)), g.constant(layer.offset(), "bias"))
+    y = g.op("Add", g.op("MatMul", x, _matrix(g, layer.product, layer.shift)), g.constant(layer.offset(), "bias"))
     return g.clip(g.op("Floor", y), max(low, 0) if layer.relu else low, high, np.float32)
 
 
@@ -267,13 +266,10 @@ def _scaled(g: _Graph, table: str, scale: float, offset: float = 0.0) -> str:
     return g.op("Add", product, g.scalar(offset, np.float64)) if offset else product
 
 
-def _drive(g: _Graph, layer: Affine, units: int, x: str, offset: np.ndarray) -> tuple[str, str]:
-    """What the input alone adds to the sums, [seq batch out], and the state's matrix [units out]."""
-    matrix = _matrix(g, layer)
-    inputs = g.op("Slice", matrix, g.ints(0), g.ints(-units), g.ints(0))
-    state = g.op("Slice", matrix, g.ints(-units), g.ints(_LAST), g.ints(0))
-    drive = g.op("MatMul", g.op("Transpose", x, perm=[1, 0, 2]), inputs)
-    return g.op("Add", drive, g.constant(offset.astype(np.float32), "bias")), state
+def _drive(g: _Graph, body: FixedLstm | FixedFastGrnn, x: str, bias: np.ndarray) -> str:
+    """What the input alone adds to the sums, with the offset into the table, [seq batch out]."""
+    drive = g.op("MatMul", g.op("Transpose", x, perm=[1, 0, 2]), _matrix(g, body.input, body.shift))
+    return g.op("Add", drive, g.constant(fixed.scaled(bias, body.shift) + np.float32(fixed.TABLE), "bias"))
 
 
 def _fixed_body(g: _Graph, program: FixedProgram, x: str) -> str:
@@ -292,8 +288,8 @@ def _fixed_body(g: _Graph, program: FixedProgram, x: str) -> str:
 
 
 def _fixed_lstm(g: _Graph, body: FixedLstm, x: str) -> str:
-    units = len(body.gates.weight) // 4
-    drive, state = _drive(g, body.gates, units, x, body.gates.offset() + np.float32(2048))
+    units = body.state.weight.shape[1]
+    drive, state = _drive(g, body, x, body.bias), _matrix(g, body.state, body.shift)
     sigma = _sigma(g)
     tau = _scaled(g, sigma, 2.0, -32768.0)
     cell_table = g.op("Floor", _scaled(g, tau, 2.0**-4))
@@ -315,10 +311,7 @@ def _fixed_lstm(g: _Graph, body: FixedLstm, x: str) -> str:
 
 
 def _fixed_fastgrnn(g: _Graph, body: FixedFastGrnn, x: str) -> str:
-    units = len(body.update.weight)
-    drive, state = _drive(g, body.update, units, x, body.update.offset() + np.float32(2048))
-    scale = 2.0**-body.update.shift
-    gate = ((body.bias_gate.astype(np.int64) - body.update.bias) * scale + 2048).astype(np.float32)
+    drive, state = _drive(g, body, x, body.bias_update), _matrix(g, body.state, body.shift)
     sigma = _sigma(g)
     tau = g.op("Floor", _scaled(g, _scaled(g, sigma, 2.0, -32768.0), 2.0 ** (body.state_bits - 14)))
     # the gate's table, and r's beside it, are indexed in Q9 as the update's is: every entry stands twice
@@ -329,7 +322,7 @@ def _fixed_fastgrnn(g: _Graph, body: FixedFastGrnn, x: str) -> str:
     s = _Graph(g)
     pre = s.op("Add", s.op("MatMul", "u", state), "drive")
     t = s.op("Gather", tau, s.index(pre, 4096, np.float32))
-    place = s.index(s.op("Add", pre, s.constant(gate, "bias")), 8192, np.float32)
+    place = s.index(s.op("Add", pre, s.constant(fixed.gate_offset(body), "bias")), 8192, np.float32)
     z = s.op("Gather", _scaled(g, z_table, 2.0**-15), place)
     r = s.op("Gather", _scaled(g, r_table, 2.0**-15), place)
     h = s.op("Add", s.op("Mul", z, "h"), s.op("Mul", r, t))
@@ -337,7 +330,7 @@ def _fixed_fastgrnn(g: _Graph, body: FixedFastGrnn, x: str) -> str:
     u = s.op("Mul", h, s.scalar(body.copy_multiplier * 2.0**-15, np.float64))
     u = s.cast(s.saturated(s.rounded(u, np.float64), 7, np.float64), TensorProto.FLOAT)
     states = [("u", u, TensorProto.FLOAT), ("h", h, TensorProto.DOUBLE)]
-    return _scanned(g, s, states, x, drive, h, units)
+    return _scanned(g, s, states, x, drive, h, len(body.bias_gate))
 
 
 def _fixed_pool(g: _Graph, body: FixedPool, x: str, bits: int) -> str:
@@ -383,7 +376,8 @@ def _fixed_mean(g: _Graph, x: str) -> str:
 
 def _fixed_head(g: _Graph, program: FixedProgram, state: str) -> str:
     head = program.head
-    y = g.op("Add", g.op("MatMul", state, _matrix(g, head, TensorProto.DOUBLE)), g.constant(head.offset(np.float64), "bias"))
+    matrix = _matrix(g, head.product, head.shift, TensorProto.DOUBLE)
+    y = g.op("Add", g.op("MatMul", state, matrix), g.constant(head.bias * 2.0**-head.shift, "bias"))
     y = g.op("Floor", y)
     if head.relu:
         y = g.op("Max", y, g.scalar(0, np.float64))

@@ -32,7 +32,7 @@ _KINDS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
         *(types.Rows, types.Ternary, types.Dense, types.Lstm, types.FastGrnn, types.Kernel, types.AttentionPool, types.Mean),
-        *(fixed.Affine, fixed.FixedLstm, fixed.FixedFastGrnn, fixed.FixedKernel, fixed.FixedPool, fixed.FixedMean),
+        *(fixed.Product, fixed.Affine, fixed.FixedLstm, fixed.FixedFastGrnn, fixed.FixedKernel, fixed.FixedPool, fixed.FixedMean),
     )
 }
 _PROGRAMS: Mapping[str, type[Program] | type[FixedProgram]] = {"float32": Program, "int8": FixedProgram}

@@ -17,6 +17,7 @@ from grit.bench.export.fixed import (
     ATTENTION_BITS,
     EXACT,
     MAX_TOKENS,
+    TABLE,
     WORD,
     Affine,
     Body,
@@ -26,13 +27,13 @@ from grit.bench.export.fixed import (
     FixedMean,
     FixedPool,
     FixedProgram,
+    Product,
 )
 from grit.bench.export.floating import FloatArtefact
 from grit.bench.types import AttentionPool, Dense, FastGrnn, Lstm, MalformedInput, Mean, Program, Rows, Ternary, UsageError
 
 Q8 = 2.0**-8  # a step of a sigmoid's pre-activation
 Q9 = 2.0**-9  # and of a tanh's
-TABLE = 2048  # cells on either side of 0
 LARGEST_SHIFT = 20
 TEXTS_AT_ONCE = 64
 
@@ -58,6 +59,49 @@ def quantise(program: Program, texts: Sequence[str]) -> FixedProgram:
 # --- layers -----------------------------------------------------------------------------------------
 
 
+def product(weight: np.ndarray, shift: int) -> Product | None:
+    """``weight`` [out in], in steps of the output a unit of input, as integers that are 2^shift larger; None: they overflow.
+
+    A row whose largest weight is 127 units of u gets the multiplier ceil(u 2^shift), and its weights are rounded in
+    the unit that the multiplier makes. Rows of small weights, whose multipliers are coarse, err little in the output.
+    """
+    raised = weight * 2.0**shift
+    multiplier = np.maximum(np.ceil(np.abs(raised).max(axis=1, initial=0) / 127 * (1 - 1e-12)), 1)
+    if multiplier.max() > np.iinfo(np.int16).max:
+        return None
+    integers = np.clip(np.round(raised / multiplier[:, None]), -127, 127)
+    return Product(integers.astype(np.int8), multiplier.astype(np.int16))
+
+
+def fit(
+    name: str,
+    weights: Sequence[tuple[np.ndarray, np.ndarray]],
+    biases: Sequence[np.ndarray],
+    step: np.ndarray,
+    *,
+    limit: int = EXACT,
+    spare: int = 0,
+) -> tuple[list[Product], list[np.ndarray], int]:
+    """The integers of sums ``weight @ x + ... + bias`` in units of ``step`` [out]: products, int32 biases, their shift.
+
+    weights: pairs of (weight [out in], the largest integer of each input [in]). The shift is the largest that leaves
+    room below ``limit`` for all products, all biases and ``spare`` steps. MalformedInput where none does.
+    """
+    scaled = [(weight.astype(np.float64) / step[:, None], largest) for weight, largest in weights]
+    offsets = [bias.astype(np.float64) / step for bias in biases]
+    for shift in range(LARGEST_SHIFT, -1, -1):
+        integers = [np.round(offset * 2.0**shift) for offset in offsets]
+        products = [product(weight, shift) for weight, _ in scaled]
+        fitting = [p for p in products if p is not None]
+        if len(fitting) < len(products):
+            continue
+        reach = sum(p.reach(largest) for p, (_, largest) in zip(fitting, scaled, strict=True))
+        if float((reach + sum(np.abs(i) for i in integers)).max()) + spare * 2.0**shift < limit:
+            return fitting, [i.astype(np.int32) for i in integers], shift
+    highest = max(float(np.abs(weight).max(initial=0)) for weight, _ in weights)
+    raise MalformedInput(f"{name} has weights up to {highest:.3g}, too large for {limit.bit_length() - 1}-bit sums: train with weight decay")
+
+
 def affine(
     name: str,
     weight: np.ndarray,
@@ -66,33 +110,13 @@ def affine(
     largest: np.ndarray,
     *,
     limit: int = EXACT,
-    spare: float = 0.0,
     rounded: bool = True,
     relu: bool = False,
 ) -> Affine:
-    """The integers of ``y = weight @ x + bias`` for integer x within ``largest`` [in] and y in units of ``step`` [out].
-
-    One shift serves the layer, as large as ``limit`` on the sums allows. A row whose weights need the unit u (its
-    largest weight / 127) gets the multiplier ceil(u / (step 2^-shift)), and its weights are rounded in that unit:
-    so the products are exact, and rows of small weights, whose multipliers are coarse, are small in absolute error.
-    ``spare`` steps of y must fit beside the sums. ``rounded`` rounds y to nearest; without it y is the cell that the value lies in.
-    """
-    weight = weight.astype(np.float64) / step[:, None]
-    bias = bias.astype(np.float64) / step
-    unit = np.abs(weight).max(axis=1, initial=0) / 127
-    for shift in range(LARGEST_SHIFT, -1, -1):
-        multiplier = np.maximum(np.ceil(unit * 2.0**shift * (1 - 1e-12)), 1)
-        offset = np.round(bias * 2.0**shift) + (1 << shift >> 1 if rounded else 0)
-        if multiplier.max() > 32767 or np.abs(offset).max() >= limit:
-            continue
-        integers = np.clip(np.round(weight * 2.0**shift / multiplier[:, None]), -127, 127).astype(np.int8)
-        layer = Affine(integers, multiplier.astype(np.int16), offset.astype(np.int32), shift, relu)
-        if layer.reach(largest) + spare * 2.0**shift < limit:
-            return layer
-    reach = float((np.abs(weight) @ largest + np.abs(bias)).max())
-    raise MalformedInput(
-        f"{name} reaches {reach:.3g} steps of its output, int8 export holds {limit - 1}: train with weight decay"
-    )
+    """One layer by :func:`fit`; ``rounded`` to the nearest step, or without it to the cell that a value lies in."""
+    half = step / 2 if rounded else 0.0
+    (only,), (offset,), shift = fit(name, [(weight, largest)], [bias + half], step, limit=limit)
+    return Affine(only, offset, shift, relu)
 
 
 def _words(layer: Rows | Ternary) -> tuple[Rows | Ternary, np.ndarray]:
@@ -125,11 +149,10 @@ def _body(program: Program, scale: np.ndarray, texts: Sequence[str]) -> tuple[Bo
 
 def _lstm(body: Lstm, scale: np.ndarray, limits: np.ndarray) -> tuple[FixedLstm, np.ndarray, int]:
     units = body.state_weight.shape[1]
-    weight = np.concatenate([body.input_weight * scale, body.state_weight / 128], axis=1)
+    weights = [(body.input_weight * scale, limits), (body.state_weight / 128, np.full(units, 128))]
     step = np.repeat([Q8, Q8, Q9, Q8], units)
-    largest = np.append(limits, np.full(units, 128))
-    gates = affine("the LSTM", weight, body.bias, step, largest, spare=TABLE, rounded=False)
-    return FixedLstm(gates), np.full(units, 2.0**-15), 1 << 15
+    (inputs, state), (bias,), shift = fit("the LSTM", weights, [body.bias], step, spare=TABLE)
+    return FixedLstm(inputs, state, bias, shift), np.full(units, 2.0**-15), 1 << 15
 
 
 def _fastgrnn(
@@ -144,21 +167,13 @@ def _fastgrnn(
     highest_units = max(highest * 2.0**state_bits, 128.0)
     copy = min(math.floor(127 * 2**15 / highest_units), 32767)
     copy_scale = 2.0 ** (15 - state_bits) / copy
-    weight = np.concatenate([body.input_weight * scale, body.state_weight * copy_scale], axis=1)
-    biases = np.maximum(np.abs(body.bias_gate), np.abs(body.bias_update)).max() / Q9
-    update = affine(
-        "FastGRNN",
-        weight,
-        body.bias_update,
-        np.full(units, Q9),
-        np.append(limits, np.full(units, 128)),
-        spare=2 * TABLE + 2 * float(biases) + 1,
-        rounded=False,
-    )
-    bias_gate = np.round(body.bias_gate.astype(np.float64) / Q9 * 2.0**update.shift).astype(np.int32)
+    weights = [(body.input_weight * scale, limits), (body.state_weight * copy_scale, np.full(units, 128))]
+    biases = [body.bias_gate, body.bias_update]
+    (inputs, state), (gate, update), shift = fit("FastGRNN", weights, biases, np.full(units, Q9), spare=2 * TABLE)
     zeta = round(body.zeta * 2**14)
     nu = min(round(body.nu * 2**14), 32767 - zeta)
-    return FixedFastGrnn(update, bias_gate, zeta, nu, state_bits, copy), np.full(units, 2.0**-state_bits), 1 << 15
+    quantised = FixedFastGrnn(inputs, state, gate, update, shift, zeta, nu, state_bits, copy)
+    return quantised, np.full(units, 2.0**-state_bits), 1 << 15
 
 
 def _pool(
