@@ -66,7 +66,9 @@ def data() -> dict[str, Any]:
     here = datasets.available()
     hub = importlib.util.find_spec("datasets") is not None
     missing = {
-        name: f"fetched on first use from the hub ({repository})" if hub else f"pip install 'gritbench[hub]' ({repository})"
+        name: f"fetched on first use from the hub ({repository})"
+        if hub
+        else f"pip install 'gritbench[hub]' ({repository})"
         for name, repository in datasets.HUB.items()
         if name not in here
     }
@@ -78,7 +80,9 @@ def data() -> dict[str, Any]:
         "lexicons": {
             "default": default.name,
             "thesaurus": "embedded",
-            "wordnet3.0": "here" if default.name == "wordnet3.0" else "put it where NLTK_DATA points: python -m nltk.downloader wordnet",
+            "wordnet3.0": "here"
+            if default.name == "wordnet3.0"
+            else "put it where NLTK_DATA points: python -m nltk.downloader wordnet",
         },
     }
 

@@ -12,19 +12,27 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from grit import __version__
-from grit.bench.types import GritError, UsageError
+from grit.bench.types import CouldNotMeasure, GritError, UsageError
+
+if TYPE_CHECKING:
+    from grit.bench.leaderboard import Section
+    from grit.bench.records import CostPart
+    from grit.bench.run import Finished
 
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``grit``."""
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(library, "1")  # grit works in processes; threads under them only get in the way
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = grit.main(args=arguments, prog_name="grit", standalone_mode=False)
@@ -51,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"{place}{error.strerror}; free space or give another folder with -o: finished work is kept", 8)
         _internal(debug)
     # The last resort: whatever was not foreseen is reported as our bug, never as a result.
-    except Exception:
+    except Exception:  # noqa: BLE001
         _internal(debug)
     else:
         sys.exit(code if isinstance(code, int) else 0)
@@ -94,7 +102,9 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
     return tuple(words)
 
 
-def _settings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _settings(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
     pairs = []
     for value in values:
         key, equals, text = value.partition("=")
@@ -257,10 +267,21 @@ def attack(
 @_debug
 def measure(model: str, targets: tuple[str, ...] | None, quiet: bool, as_json: bool, debug: bool) -> None:
     """Measure what MODEL (a run folder or one row of it) costs: bytes, latency."""
-    from grit.bench import run
+    from grit.bench import records, run
 
     cells = run.measure(model, targets or ("local",), quiet=quiet)
-    _emit(run.cells_as_json(cells), as_json, run.render_cells(cells))
+    values = {row: [records.plain(cell) for cell in found] for row, found in cells.items()}
+    _emit(values, as_json, _render_cells(cells))
+
+
+def _render_cells(cells: Mapping[str, Sequence[CostPart]]) -> str:
+    lines = []
+    for row, found in cells.items():
+        lines.append(row)
+        for cell in found:
+            values = ", ".join(f"{name} {value:,.6g}" for name, value in cell.values.items()) or cell.reason
+            lines.append(f"  {cell.target} x {cell.engine} ({cell.kind}): {values}")
+    return "\n".join(lines)
 
 
 @grit.command()
@@ -289,15 +310,40 @@ def export(model: str, format_: str, precision: str, output: Path | None, as_jso
 @_debug
 def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json: bool, debug: bool) -> None:
     """The board of run folders (default: all under runs/); -o writes it as a self-contained page."""
-    from grit.bench import run
+    from grit.bench import leaderboard
+    from grit.bench.site import write_page
 
-    run.board(folders, format_, output, as_json)
+    chosen = list(folders) or [Path("runs")]
+    if not folders and not chosen[0].is_dir():
+        raise CouldNotMeasure("no folder runs/ here: name run folders, or 'grit run' first")
+    sections = leaderboard.board(leaderboard.load(chosen))
+    if output is not None:
+        click.echo(str(write_page(sections, output)))
+    elif as_json:
+        click.echo(json.dumps(leaderboard.as_json(sections), indent=2, sort_keys=True, ensure_ascii=False))
+    elif format_ == "markdown":
+        click.echo(leaderboard.markdown(sections))
+    elif format_ == "csv":
+        click.echo(leaderboard.comma_separated(sections), nl=False)
+    else:
+        _print(sections)
 
 
-def _show(finished: Any, as_json: bool) -> None:
-    from grit.bench import run
+def _show(finished: Finished, as_json: bool) -> None:
+    """The board of a run that has ended, or its records."""
+    from grit.bench import leaderboard, records
 
     if as_json:
-        click.echo(run.records_json(finished))
+        rows = [json.loads(records.encode_record(row.record)) for row in finished.rows]
+        click.echo(json.dumps({"folder": str(finished.folder), "records": rows}, indent=2, sort_keys=True))
     else:
-        run.print_board(finished)
+        _print(leaderboard.board(finished.rows))
+        click.echo(f"\nRecords, evidence, board.md and index.html are in {finished.folder}")
+
+
+def _print(sections: Sequence[Section]) -> None:
+    from rich.console import Console
+
+    from grit.bench import leaderboard
+
+    leaderboard.show(sections, Console())

@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ _LABEL_COLUMNS = ("label", "labels", "intent", "sentiment")
 _USER_COLUMNS = ("user",)
 _SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "val": "dev", "test": "test"}
 
-Row = tuple[str, Any, str | None]  # text, label as found (name or number), user
+Row = tuple[str, str | int, str | None]  # text, label as found (name or number), user
 
 
 def load(name: str) -> Dataset:
@@ -53,10 +54,14 @@ def load(name: str) -> Dataset:
     if name == EMBEDDED:
         return _assemble(name, *_read_embedded())
     path = Path(name)
-    if name.endswith(_SUFFIXES) or path.is_file():
+    if name.endswith(_SUFFIXES):
         if not path.is_file():
             raise UsageError(f"dataset file {name!r} does not exist; give an existing {', '.join(_SUFFIXES)} file")
         return _assemble(_stem(path), *_read_files({"all": path}, None))
+    if not name or path.is_absolute() or {".", ".."} & set(name.split("/")):
+        raise unknown(
+            "dataset", name, available(), "give the name of a set, or a file: 'grit data' shows what is there"
+        )
     for folder in data_folders():
         if (folder / name).is_dir():
             return _assemble(name, *_read_folder(folder / name))
@@ -87,7 +92,7 @@ def available() -> dict[str, str]:
                 for file in sorted(entry.iterdir()):
                     if file.name.endswith(_SUFFIXES):
                         found.setdefault(f"{entry.name}/{_stem(file)}", str(file))
-            elif entry.name.endswith(_SUFFIXES):
+            elif entry.name.endswith(_SUFFIXES) and _stem(entry) != "MANIFEST":
                 found.setdefault(_stem(entry), str(entry))
     return found
 
@@ -95,21 +100,24 @@ def available() -> dict[str, str]:
 def subset(examples: Sequence[Example], n: int | None, dataset: str) -> tuple[Example, ...]:
     """``n`` examples by rank of sha256(dataset name, id), stratified by label; None or too many: all of them.
 
-    The same rows everywhere, whatever the order of ``examples``; a smaller subset lies inside a larger one up
-    to the rounding of label shares. Returned in rank order.
+    The same rows in the same order everywhere, whatever the order of ``examples``, and a smaller subset is the
+    beginning of a larger one: of m rows with one label, the j-th by rank stands at (j + 1/2) / m of the way.
     """
-    ranked = sorted(examples, key=lambda example: _rank(dataset, example.id))
-    if n is None or n >= len(ranked):
-        return tuple(ranked)
-    if n < 1:
+    if n is not None and n < 1:
         raise UsageError(f"n={n}: a subset needs at least one example")
-    chosen = {example.id for members in _shares(ranked, n).values() for example in members}
-    return tuple(example for example in ranked if example.id in chosen)
+    places = {}
+    for members in _by_label(sorted(examples, key=lambda example: _rank(dataset, example.id))).values():
+        for j, example in enumerate(members):
+            places[example.id] = (2 * j + 1) / (2 * len(members)), _rank(dataset, example.id)
+    return tuple(sorted(examples, key=lambda example: places[example.id])[:n])
 
 
 def canonical(text: str) -> str:
-    """A text reduced to lower-case letters and digits: equal for copies that differ in case, spacing, punctuation."""
-    return re.sub(r"[\W_]+", "", text.lower())
+    """A text reduced to lower-case letters and digits: equal for copies that differ in case, spacing, punctuation.
+
+    A text without any, as a row of emoji, stays as it is: otherwise all such texts would be copies of each other.
+    """
+    return re.sub(r"[\W_]+", "", text.lower()) or text
 
 
 def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[Example]:
@@ -121,18 +129,27 @@ def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[Example]:
 # --- from rows to a dataset --------------------------------------------------------------------------
 
 
-def _assemble(
-    name: str, splits: Mapping[str, list[Row]], labels: tuple[str, ...] | None, licence: str
-) -> Dataset:
-    labels = labels or _infer_labels(row[1] for rows in splits.values() for row in rows)
-    examples = {split: _examples(name, split, rows, labels) for split, rows in splits.items()}
+def _assemble(name: str, splits: Mapping[str, list[Row]], labels: tuple[str, ...] | None, licence: str) -> Dataset:
+    if not splits:
+        raise MalformedInput(f"dataset {name!r} has no split with labels: nothing to train on")
+    if set(splits) == {"train"}:
+        splits = {"all": splits["train"]}
+    if labels:
+        numbers = _named(labels)
+    else:
+        labels, numbers = _inferred(row[1] for rows in splits.values() for row in rows)
+    if len(labels) < 2:
+        raise MalformedInput(f"dataset {name!r} has only the label {labels[0]!r}: classification needs two or more")
+    examples = {split: _examples(name, split, rows, numbers, labels) for split, rows in splits.items()}
     notes = []
     if "all" in examples:
         examples = _split_by_text(name, examples["all"], {"train": 0.8, "dev": 0.1, "test": 0.1})
         notes.append("one file: split 80/10/10 by hash rank, copies of a text kept together")
     if not examples.get("test"):
         if not examples.get("dev"):
-            raise MalformedInput(f"dataset {name!r} has neither a test nor a dev split with labels: nothing to evaluate")
+            raise MalformedInput(
+                f"dataset {name!r} has neither a test nor a dev split with labels: nothing to evaluate"
+            )
         examples["test"] = examples.pop("dev")
         notes.append("no labelled test split: the dev split is the test split")
     if not examples.get("train"):
@@ -146,6 +163,10 @@ def _assemble(
         kept = [example for example in examples[split] if canonical(example.text) not in held_out]
         if len(kept) < len(examples[split]):
             notes.append(f"{len(examples[split]) - len(kept)} texts of {split} stand in test: dropped from {split}")
+        if not kept:
+            raise MalformedInput(
+                f"dataset {name!r}: no text is left for its {split} split; it needs more distinct texts"
+            )
         examples[split] = kept
     copies = len(examples["test"]) - len(held_out)
     if copies:
@@ -166,17 +187,16 @@ def _assemble(
     )
 
 
-def _examples(name: str, split: str, rows: Sequence[Row], labels: tuple[str, ...]) -> list[Example]:
-    number = {label: index for index, label in enumerate(labels)}
+def _examples(
+    name: str, split: str, rows: Sequence[Row], numbers: Mapping[str | int, int], labels: Sequence[str]
+) -> list[Example]:
     seen: dict[str, int] = {}
     examples = []
     for line, (raw, label, user) in enumerate(rows, 1):
         text = normalise(raw)
         occurrence = seen[text] = seen.get(text, -1) + 1
-        index = number.get(label, label) if isinstance(label, str) else label
-        if isinstance(index, str) and re.fullmatch(r"\d+", index):
-            index = int(index)
-        if not isinstance(index, int) or not 0 <= index < len(labels):
+        index = numbers.get(label)
+        if index is None:
             raise MalformedInput(
                 f"dataset {name!r}, {split} row {line}: label {label!r} is not one of the {len(labels)} labels "
                 f"({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}); correct the row"
@@ -186,26 +206,36 @@ def _examples(name: str, split: str, rows: Sequence[Row], labels: tuple[str, ...
     return examples
 
 
-def _infer_labels(found: Iterable[Any]) -> tuple[str, ...]:
+def _named(labels: Sequence[str]) -> dict[str | int, int]:
+    """Label as found -> number, where the labels have names: a row may say the name, or the number."""
+    numbers: dict[str | int, int] = {}
+    for index in range(len(labels)):
+        numbers[index] = numbers[str(index)] = index
+    return numbers | {label: index for index, label in enumerate(labels)}
+
+
+def _inferred(found: Iterable[str | int]) -> tuple[tuple[str, ...], dict[str | int, int]]:
+    """Names for labels that have none, in the order of numbers or of the alphabet; and label as found -> number."""
     distinct = set(found)
-    if all(isinstance(label, int) or re.fullmatch(r"\d+", str(label)) for label in distinct):
-        return tuple(str(index) for index in range(max((int(label) for label in distinct), default=-1) + 1))
-    return tuple(sorted(str(label) for label in distinct))
+    if all(re.fullmatch(r"-?\d{1,18}", str(label)) for label in distinct):
+        place = {value: index for index, value in enumerate(sorted({int(label) for label in distinct}))}
+        return tuple(map(str, place)), {label: place[int(label)] for label in distinct}
+    names = tuple(sorted({str(label) for label in distinct}))
+    return names, {label: names.index(str(label)) for label in distinct}
 
 
 def _split_by_text(name: str, examples: Sequence[Example], shares: Mapping[str, float]) -> dict[str, list[Example]]:
     """Made splits: texts (not rows) ranked by hash and stratified by label, so that copies stay together."""
-    first: dict[str, Example] = {}
-    for example in examples:
+    first: dict[str, Example] = {}  # of the copies of a text, the one with the smallest id stands for all
+    for example in sorted(examples, key=lambda example: example.id):
         first.setdefault(canonical(example.text), example)
     home: dict[str, str] = {}
     for members in _by_label(sorted(first.values(), key=lambda example: _rank(name, example.id))).values():
-        start, total = 0.0, 0.0
+        start, total = 0, 0.0
         for split, share in shares.items():
             total += share
-            stop = total * len(members)
-            for example in members[round(start) : round(stop)]:
-                home[canonical(example.text)] = split
+            stop = round(total * len(members))
+            home.update((canonical(example.text), split) for example in members[start:stop])
             start = stop
     parts: dict[str, list[Example]] = {split: [] for split in shares}
     for example in examples:
@@ -222,17 +252,6 @@ def _by_label(examples: Iterable[Example]) -> dict[int, list[Example]]:
     for example in examples:
         groups.setdefault(example.label, []).append(example)
     return dict(sorted(groups.items()))
-
-
-def _shares(ranked: Sequence[Example], n: int) -> dict[int, list[Example]]:
-    """The first rows of each label, in proportion; the places left by rounding go to the largest remainders."""
-    groups = _by_label(ranked)
-    exact = {label: n * len(members) / len(ranked) for label, members in groups.items()}
-    counts = {label: int(share) for label, share in exact.items()}
-    by_remainder = sorted(groups, key=lambda label: (counts[label] - exact[label], label))
-    for label in by_remainder[: n - sum(counts.values())]:
-        counts[label] += 1
-    return {label: members[: counts[label]] for label, members in groups.items()}
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -265,12 +284,12 @@ def _split_files(folder: Path) -> dict[str, Path]:
         if exact or len(loose) == 1:
             found.setdefault(split, (exact or loose)[0])
     if not found:
-        found.update({"all": entry for entry in entries if _stem(entry) == "all"})
+        found = {_stem(entry): entry for entry in entries if _stem(entry) == "all"}
     return found
 
 
 def _read_files(files: Mapping[str, Path], labels: tuple[str, ...] | None, licence: str = "unknown") -> Found:
-    return {split: list(_rows(path)) for split, path in files.items()}, labels, licence
+    return {split: _rows(path) for split, path in files.items()}, labels, licence
 
 
 def _label_names(folder: Path, file: Path | None) -> tuple[str, ...] | None:
@@ -292,57 +311,89 @@ def _licence(folder: Path) -> str:
     readme = folder / "README.md"
     if not readme.is_file():
         return "unknown"
-    match = re.search(r"^Licence: *(.+)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+    match = re.search(r"^Licence: *(.+)$", readme.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return match.group(1).strip() if match else "unknown"
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> list[Row]:
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        records = _guarded(path, lambda: list(_json_lines(path)))
+        read: Callable[[Path], list[dict[str, Any]]] = _json_lines
+    elif path.name.endswith(".parquet"):
+        read = _parquet
     else:
-        records = _guarded(path, lambda: _table(path))
+        read = _table
+    records = _guarded(path, lambda: read(path))
     if not records:
         raise MalformedInput(f"{path}: no rows")
-    text_column = _column(path, records[0], _TEXT_COLUMNS)
-    label_column = _column(path, records[0], _LABEL_COLUMNS)
+    return _texts_and_labels(str(path), records)
+
+
+def _texts_and_labels(place: str, records: Iterable[Mapping[str, Any]]) -> list[Row]:
+    rows: list[Row] = []
+    text_column = label_column = ""
     for number, record in enumerate(records, 1):
+        if not rows:
+            text_column = _column(place, record, _TEXT_COLUMNS)
+            label_column = _column(place, record, _LABEL_COLUMNS)
         text, label = record.get(text_column), record.get(label_column)
         if not isinstance(text, str):
-            raise MalformedInput(f"{path}, row {number}: column {text_column!r} holds {text!r}, expected a text")
+            raise MalformedInput(f"{place}, row {number}: column {text_column!r} holds {text!r}, expected a text")
         if isinstance(label, float) and label.is_integer():
             label = int(label)
-        if not isinstance(label, str | int) or isinstance(label, bool):
-            raise MalformedInput(f"{path}, row {number}: column {label_column!r} holds {label!r}, expected a label")
+        if not isinstance(label, str | int) or isinstance(label, bool) or str(label).strip().lower() in ("", "nan"):
+            raise MalformedInput(f"{place}, row {number}: column {label_column!r} holds {label!r}, expected a label")
         user = next((str(record[column]) for column in _USER_COLUMNS if record.get(column) is not None), None)
-        yield text, label, user
+        rows.append((text, label, user))
+    return rows
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path) -> list[dict[str, Any]]:
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    records = []
+    with opener(path, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise MalformedInput(f"{path}, line {number}: not JSON ({error.msg}); is the file truncated?") from error
+                    raise MalformedInput(
+                        f"{path}, line {number}: not JSON ({error.msg}); is the file truncated?"
+                    ) from error
                 if not isinstance(record, dict):
-                    raise MalformedInput(f"{path}, line {number}: expected an object with text and label, got {line[:40]!r}")
-                yield record
+                    raise MalformedInput(
+                        f"{path}, line {number}: expected an object with text and label, got {line[:40]!r}"
+                    )
+                records.append(record)
+    return records
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
-    import pandas
+    """Rows under a header. In .csv a quote protects commas and line ends; in .tsv it is a character like any other."""
+    records = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".tsv":
+            reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        for row in reader:
+            if len(row) != len(header) and row:
+                raise MalformedInput(
+                    f"{path}, line {reader.line_num}: {len(row)} fields under a header of {len(header)}; "
+                    "is a quote or a separator missing?"
+                )
+            if row:
+                records.append(dict(zip(header, row, strict=True)))
+    return records
 
-    if path.suffix == ".parquet":
-        try:
-            frame = pandas.read_parquet(path)
-        except ImportError as error:
-            raise CouldNotMeasure(f"{path}: reading .parquet needs pyarrow; pip install 'gritbench[hub]'") from error
-    else:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        frame = pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
-    return frame.to_dict(orient="records")
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise CouldNotMeasure(f"{path}: reading .parquet needs pyarrow; pip install 'gritbench[hub]'") from error
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return rows
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
@@ -352,20 +403,22 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     except GritError:
         raise
     except UnicodeDecodeError as error:
-        raise MalformedInput(f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); convert it") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+        raise MalformedInput(
+            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); convert it"
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise MalformedInput(f"{path}: truncated or not gzip ({error}); fetch it again") from error
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}; check the file and its permissions") from error
-    except ValueError as error:  # json and pandas parsers (ParserError, ArrowInvalid) derive from it
-        raise MalformedInput(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    except (ValueError, RecursionError, csv.Error) as error:  # ValueError: json, and pyarrow's own
+        raise MalformedInput(f"{path}: cannot be read ({(str(error).splitlines() or [''])[0]}); correct it") from error
 
 
-def _column(path: Path, record: Mapping[str, Any], wanted: Sequence[str]) -> str:
+def _column(place: str, record: Mapping[str, Any], wanted: Sequence[str]) -> str:
     for column in wanted:
         if column in record:
             return column
-    raise MalformedInput(f"{path}: no column {' or '.join(map(repr, wanted))}; it has {', '.join(map(repr, record))}")
+    raise MalformedInput(f"{place}: no column {' or '.join(map(repr, wanted))}; it has {', '.join(map(repr, record))}")
 
 
 def _stem(path: Path | None) -> str:
@@ -408,11 +461,9 @@ def _read_hub(name: str) -> Found:
     for split, table in fetched.items():
         if split not in _SPLITS:
             continue
-        columns = dict.fromkeys(table.column_names)
-        text_column = _column(Path(repository), columns, _TEXT_COLUMNS)
-        label_column = _column(Path(repository), columns, _LABEL_COLUMNS)
+        rows = _texts_and_labels(f"{repository}, {split}", table)
+        label_column = _column(repository, table.features, _LABEL_COLUMNS)
         labels = tuple(getattr(table.features[label_column], "names", None) or ()) or labels
-        rows = [(row[text_column], row[label_column], None) for row in table]
         if all(label == -1 for _, label, _ in rows):  # the hub's mark of a split whose labels are withheld
             continue
         splits[_SPLITS[split]] = rows

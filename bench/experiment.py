@@ -72,7 +72,9 @@ def rows(experiment: Experiment) -> list[RowPlan]:
         raise registry.unknown("setting", name, fields, f"settings are {', '.join(fields)}, or objective.field")
     names = [plan.name for plan in plans]
     if len(set(names)) != len(names):
-        raise UsageError(f"the experiment names a row twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        raise UsageError(
+            f"the experiment names a row twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
+        )
     return plans
 
 
@@ -227,7 +229,9 @@ class Folder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UsageError(f"{self.path} is in use by another grit run; wait for it, or give another folder") from None
+                raise UsageError(
+                    f"{self.path} is in use by another grit run; wait for it, or give another folder"
+                ) from None
             yield
 
 
@@ -238,7 +242,9 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         if not isinstance(value, dict) or "experiment" not in value:
             raise ValueError("no experiment in it")
     except (OSError, ValueError) as error:
-        raise MalformedInput(f"{path}: not the configuration of a run ({error}); give a folder that 'grit run' wrote") from error
+        raise MalformedInput(
+            f"{path}: not the configuration of a run ({error}); give a folder that 'grit run' wrote"
+        ) from error
     return value
 
 
@@ -247,7 +253,9 @@ def from_config(folder: Path) -> Experiment:
     fields = dict(read_config(folder)["experiment"])
     known = {field.name for field in dataclasses.fields(Experiment)}
     if set(fields) - known:
-        raise MalformedInput(f"{folder / CONFIG}: unknown fields {', '.join(sorted(set(fields) - known))}; another version wrote it")
+        raise MalformedInput(
+            f"{folder / CONFIG}: unknown fields {', '.join(sorted(set(fields) - known))}; another version wrote it"
+        )
     as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     as_tuples["settings"] = tuple((name, value) for name, value in fields.get("settings", ()))
     return Experiment(**as_tuples)

@@ -2,7 +2,7 @@
 
 A lexicon's name is part of an attack's name on the board and its digest part of the suite's digest: robust
 accuracies under different lexicons are never compared. ``default`` is WordNet 3.0 where its files are on the
-machine (NLTK_DATA, or nltk_data in a data folder), else the thesaurus.
+machine (NLTK_DATA, or nltk_data in a data folder or at home), else the thesaurus.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from grit.bench.datasets import data_folders
 from grit.bench.registry import unknown
-from grit.bench.types import CouldNotMeasure, MalformedInput
+from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 STOP_WORDS_NAME = "nltk-english-179"
@@ -52,7 +52,9 @@ def load(name: str = "default") -> Lexicon:
         return _wordnet(folder)
     if name.endswith(".json"):
         return Table(Path(name))
-    raise unknown("lexicon", name, ("wordnet3.0", "thesaurus"), "the lexicons are wordnet3.0, thesaurus or a .json table")
+    raise unknown(
+        "lexicon", name, ("wordnet3.0", "thesaurus"), "the lexicons are wordnet3.0, thesaurus or a .json table"
+    )
 
 
 @functools.cache
@@ -90,13 +92,21 @@ class Table:
     """An injected lexicon: a JSON file that maps a word to its synonyms, or to {part of speech: synonyms}."""
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"lexicon {path}: there is no such file; give a JSON file {{word: [synonyms]}}")
         try:
             raw = path.read_bytes()
             entries: Any = json.loads(raw)
         except (OSError, ValueError) as error:
             raise MalformedInput(f"lexicon {path}: {error}; expected JSON {{word: [synonyms]}}") from error
         if not isinstance(entries, dict):
-            raise MalformedInput(f"lexicon {path}: expected a JSON object word -> synonyms, got {type(entries).__name__}")
+            raise MalformedInput(
+                f"lexicon {path}: expected a JSON object word -> synonyms, got {type(entries).__name__}"
+            )
+        for word, entry in entries.items():
+            for others in entry.values() if isinstance(entry, dict) else (entry,):
+                if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+                    raise MalformedInput(f"lexicon {path}: {word!r} holds {others!r}, expected a list of words")
         self.name = path.stem
         self.digest = hashlib.sha256(raw).hexdigest()
         self._entries: Mapping[str, Any] = entries
@@ -142,7 +152,12 @@ class Thesaurus:
         return tuple(found)
 
 
-_FORMS = {"v": ("base", "past", "participle", "third", "ing"), "n": ("base", "plural"), "a": ("base", "more", "most"), "r": ("base",)}
+_FORMS = {
+    "v": ("base", "past", "participle", "third", "ing"),
+    "n": ("base", "plural"),
+    "a": ("base", "more", "most"),
+    "r": ("base",),
+}
 _VOWELS = "aeiou"
 
 
@@ -221,7 +236,9 @@ def _possible_bases(word: str) -> Iterator[str]:
 def _wordnet_folder() -> Path | None:
     """The nltk_data folder that holds WordNet, if any."""
     named = os.environ.get("NLTK_DATA", "")
-    folders = [Path(part) for part in named.split(os.pathsep) if part] + [f / "nltk_data" for f in data_folders()]
+    folders = [Path(part) for part in named.split(os.pathsep) if part]
+    folders += [folder / "nltk_data" for folder in data_folders()]
+    folders.append(Path.home() / "nltk_data")  # where nltk's downloader puts it
     for folder in folders:
         if (folder / "corpora" / "wordnet.zip").is_file() or (folder / "corpora" / "wordnet").is_dir():
             return folder
@@ -245,7 +262,8 @@ class WordNet:
         self._memo: dict[str, dict[str, list[str]]] = {}
         self._unsaved = 0
         try:
-            self._memo = json.loads(self._memo_path.read_text(encoding="utf-8"))
+            kept = json.loads(self._memo_path.read_text(encoding="utf-8"))
+            self._memo = kept if isinstance(kept, dict) else {}
         except (OSError, ValueError):
             pass  # no memory of earlier runs, or a broken one: it is made again
 
@@ -312,8 +330,12 @@ def _wordnet_digest(folder: Path) -> str:
     if unpacked.is_dir():
         contents = {file.name: file.read_bytes() for file in unpacked.iterdir() if file.is_file()}
     else:
-        with zipfile.ZipFile(packed) as archive:
-            contents = {Path(name).name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                files = [name for name in archive.namelist() if not name.endswith("/")]
+                contents = {Path(name).name: archive.read(name) for name in files}
+        except zipfile.BadZipFile as error:
+            raise MalformedInput(f"{packed}: {error}; fetch it again") from error
     for name in sorted(contents):
         if name.startswith(("data.", "index.")) or name.endswith(".exc"):
             digest.update(name.encode() + b"\0" + hashlib.sha256(contents[name]).digest())

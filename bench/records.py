@@ -848,7 +848,8 @@ def append(path: Path, record: Record) -> None:
     same = row_digest(record)
     lines = [old for other, old in kept]
     places = [at for at, (other, _) in enumerate(kept) if row_digest(other) == same]
-    lines[places[0] if places else len(lines) :][:1] = [line]
+    at = places[0] if places else len(lines)
+    lines[at : at + 1] = [line]
     write(path, b"".join(each + b"\n" for each in lines))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from grit.bench.types import Attack, UsageError
+from grit.bench.types import Attack, CouldNotMeasure, GritError, UsageError
 
 KINDS: Mapping[str, tuple[str, str]] = {
     # kind -> (package that holds its files, the method that marks its public class)
@@ -77,10 +78,19 @@ def load(kind: str, name: str) -> Any:
     if name not in known:
         raise unknown(kind.rstrip("s"), name, known, f"'grit list {kind}' shows them all")
     origin = known[name]
-    if origin.entry_point is not None:
-        return origin.entry_point.load()
     package, mark = KINDS[kind]
-    return _public_class(importlib.import_module(f"{package}.{name}"), mark, origin)
+    try:
+        if origin.entry_point is not None:
+            return origin.entry_point.load()
+        module = importlib.import_module(f"{package}.{name}")
+    except GritError:
+        raise
+    except ModuleNotFoundError as error:
+        raise CouldNotMeasure(f"{origin.where} needs the module {error.name!r}, which is not installed") from error
+    # Somebody's file is run here for the first time, and may fail in any way.
+    except Exception as error:
+        raise UsageError(f"{origin.where} cannot be loaded: {type(error).__name__}: {error}; correct it") from error
+    return _public_class(module, mark, origin)
 
 
 def _public_class(module: ModuleType, mark: str, origin: Origin) -> type:
@@ -90,7 +100,7 @@ def _public_class(module: ModuleType, mark: str, origin: Origin) -> type:
         if isinstance(value, type)
         and value.__module__ == module.__name__
         and not name.startswith("_")
-        and mark in vars(value)
+        and any(mark in vars(ancestor) for ancestor in value.__mro__)
     ]
     if len(public) != 1:
         got = ", ".join(c.__name__ for c in public) or "none"
@@ -114,9 +124,7 @@ def attack(spec: str) -> Attack:
         raise unknown(f"tier of {key}", tier, cls.tiers, f"it has {', '.join(cls.tiers)}")
     configured = cls(**cls.tiers[tier])
     if lexicon:
-        configured = dataclasses.replace(
-            configured, threat=dataclasses.replace(configured.threat, lexicon=lexicon)
-        )
+        configured = dataclasses.replace(configured, threat=dataclasses.replace(configured.threat, lexicon=lexicon))
     return configured
 
 
@@ -155,18 +163,25 @@ def _parse(name: str, text: str, old: Any, hint: Any) -> Any:
     if isinstance(old, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-    elif isinstance(old, int) or (old is None and hint == int | None):
-        if text.lower() == "none" and hint == int | None:
-            return None
+    elif hint == int | None and text.lower() == "none":
+        return None
+    elif hint is float or isinstance(old, float):  # before int: a float field may have the default 0
+        try:
+            if not math.isnan(number := float(text)):
+                return number
+        except ValueError:
+            pass
+    elif isinstance(old, int) or hint == int | None:
         try:
             return int(text)
         except ValueError:
             pass
-    elif isinstance(old, float):
-        try:
-            return float(text)
-        except ValueError:
-            pass
+    elif typing.get_origin(hint) is typing.Literal:
+        if text not in typing.get_args(hint):
+            raise unknown(
+                f"value of {name}", text, typing.get_args(hint), f"it is one of {', '.join(typing.get_args(hint))}"
+            )
+        return text
     elif isinstance(old, str):
         return text
     elif isinstance(old, tuple) and all(isinstance(v, str) for v in old):

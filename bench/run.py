@@ -55,6 +55,7 @@ def run(wanted: Experiment, output: Path | None = None, *, jobs: int | None = No
     with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
         _finish_rows(wanted, plans, attacks, folder, dataset, jobs, shown.report)
+        write_board(folder)
         return _finished(folder)
 
 
@@ -150,7 +151,11 @@ def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: F
             "n_train": len(dataset.train),
             "licence": dataset.licence,
             "epochs": [
-                {key: value for key, value in dataclasses.asdict(epoch).items() if key not in ("seconds", "epochs", "best")}
+                {
+                    key: value
+                    for key, value in dataclasses.asdict(epoch).items()
+                    if key not in ("seconds", "epochs", "best")
+                }
                 for epoch in trained.history
             ],
         }
@@ -286,9 +291,7 @@ def _record(
             repr=repr(plan.config),
             parameters=build.parameters(checkpoint.load_model(home)),
         ),
-        scheme=records.SchemePart(
-            name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(plan)
-        ),
+        scheme=records.SchemePart(name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(plan)),
         training=records.TrainingPart(
             recipe=records.plain(plan.recipe),
             seed=plan.seed,
@@ -317,7 +320,8 @@ def _record(
 
 def _attack_parts(attacks: Mapping[str, Attack], evidence: records.Evidence) -> tuple[records.AttackPart, ...]:
     return tuple(
-        records.attack_part(name, attacks[name], evidence.attacks[name], _lexicon(attacks[name])) for name in sorted(attacks)
+        records.attack_part(name, attacks[name], evidence.attacks[name], _lexicon(attacks[name]))
+        for name in sorted(attacks)
     )
 
 
@@ -328,7 +332,9 @@ def _data_part(wanted: Experiment, dataset: Dataset, examples: Sequence[Example]
         revision=dataset.revision,
         split="test",
         n=len(examples),
-        selection="all" if len(examples) == len(dataset.test) else "stratified by label, by rank of sha256(dataset, id)",
+        selection="all"
+        if len(examples) == len(dataset.test)
+        else "stratified by label, by rank of sha256(dataset, id)",
         labels=dataset.labels,
         label_counts=tuple(sum(example.label == label for example in examples) for label in labels),
         notes=dataset.notes,
@@ -408,11 +414,18 @@ def saved(operand: str) -> list[Saved]:
         return [Saved(Folder(path), row) for row in Folder(path).rows]
     if (path / ARTEFACT).is_file() and path.parent.name == "model":
         return [Saved(Folder(path.parent.parent), path.name)]
-    raise UsageError(f"{operand!r} is no run folder and no row of one (RUN/model/ROW); 'grit run' or 'grit train' makes them")
+    raise UsageError(
+        f"{operand!r} is no run folder and no row of one (RUN/model/ROW); 'grit run' or 'grit train' makes them"
+    )
 
 
 def attack(
-    operand: str, changes: Mapping[str, Any], output: Path | None = None, *, jobs: int | None = None, quiet: bool = False
+    operand: str,
+    changes: Mapping[str, Any],
+    output: Path | None = None,
+    *,
+    jobs: int | None = None,
+    quiet: bool = False,
 ) -> Finished:
     """Other attacks, examples or data on saved rows, or attacks on any callable from texts to logits.
 
@@ -435,6 +448,7 @@ def attack(
         for plan in chosen:
             _copy_row(source.model(plan.name), folder.model(plan.name))
         _finish_rows(wanted, chosen, attacks, folder, dataset, jobs, shown.report)
+        write_board(folder)
         return _finished(folder)
 
 
@@ -481,6 +495,7 @@ def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | No
             run=_run_part(_read_json(place / TIMES), ()),
         )
         records.append(folder.path / records.RECORDS, record)
+        write_board(folder)
         return _finished(folder)
 
 
@@ -526,6 +541,19 @@ def export(operand: str, format_: str, precision: str, output: Path) -> dict[str
         raise UsageError(f"{operand} holds {len(rows)} rows ({names}): name one, as {operand}/model/{rows[0].row}")
     home = rows[0].folder.model(rows[0].row)
     return build.export(checkpoint.load_model(home), home / ARTEFACT, format_, precision, output)
+
+
+# --- the board -----------------------------------------------------------------------------------
+
+
+def write_board(folder: Folder) -> None:
+    """The run's own board beside its records: board.md, and the page index.html."""
+    from grit.bench import leaderboard
+    from grit.bench.site import write_page
+
+    sections = leaderboard.board(leaderboard.load([folder.path]))
+    records.write(folder.path / "board.md", leaderboard.markdown(sections).encode())
+    write_page(sections, folder.path)
 
 
 # --- small things ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def upper_bound(k: int, n: int, level: float = 0.95) -> float:
         return -math.expm1(math.log1p(-level) / n)
     low, high = k / n, 1.0
     while high - low > 1e-15 * high and low < (middle := (low + high) / 2) < high:
-        at_most_k = float(binomial_cdf(k, n, middle))
+        at_most_k = _beta_cdf(1 - middle, n - k, k + 1)
         low, high = (middle, high) if at_most_k > 1 - level else (low, middle)
     return (low + high) / 2
 
@@ -285,36 +285,31 @@ def mann_whitney(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
 # --- distributions ------------------------------------------------------------------------------------
 
 
-def binomial_cdf(k: Any, n: Any, share: Any) -> np.ndarray:
-    """P(at most ``k`` of ``n`` hits), elementwise over arrays; small tails keep their relative precision."""
-    k, n, share = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (k, n, share)))
-    inside = (k >= 0) & (k < n)
-    result = np.where(k >= n, 1.0, 0.0)
-    result[inside] = _beta_cdf(1 - share[inside], n[inside] - k[inside], k[inside] + 1)
-    return result
-
-
 def student_quantile(share: float, freedom: float) -> float:
     """The t with P(T <= t) = share for Student's distribution, share in (0, 1)."""
     if share < 0.5:
         return -student_quantile(1 - share, freedom)
+
+    def tail(t: float) -> float:
+        return _beta_cdf(freedom / (freedom + t * t), freedom / 2, 0.5) / 2
+
     low, high = 0.0, 1.0
-    while _student_cdf(high, freedom) < share:
+    while tail(high) > 1 - share:
         low, high = high, 2 * high
     while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if _student_cdf(middle, freedom) < share else (low, middle)
+        low, high = (middle, high) if tail(middle) > 1 - share else (low, middle)
     return high
 
 
-def _student_cdf(t: float, freedom: float) -> float:
-    """For t >= 0."""
-    tail = _beta_cdf(np.array([freedom / (freedom + t * t)]), np.array([freedom / 2]), np.array([0.5]))
-    return 1 - 0.5 * float(tail[0])
-
-
 def _mcnemar(b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Two-sided p-values, elementwise."""
-    return np.minimum(1.0, 2 * binomial_cdf(np.minimum(b, c), b + c, 0.5))
+    """Two-sided p-values, elementwise: the tails of each distinct number of discordant pairs are summed once."""
+    p_values = np.empty(len(b))
+    pairs = b + c
+    for m in np.unique(pairs):
+        here = pairs == m
+        tail = np.cumsum(_binomial_pmf(int(m), 0.5))
+        p_values[here] = np.minimum(1.0, 2 * tail[np.minimum(b, c)[here]])
+    return p_values
 
 
 def _binomial_pmf(n: int, share: float) -> np.ndarray:
@@ -327,36 +322,27 @@ def _binomial_pmf(n: int, share: float) -> np.ndarray:
     return np.exp(log_ways + k * math.log(share) + (n - k) * math.log1p(-share))
 
 
-def _beta_cdf(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Regularised incomplete beta function I_x(a, b), elementwise, by Lentz's continued fraction (DLMF 8.17.22)."""
-    swap = x > (a + 1) / (a + b + 2)  # there the fraction of the mirrored tail converges fast
-    x, a, b = np.where(swap, 1 - x, x), np.where(swap, b, a), np.where(swap, a, b)
-    with np.errstate(divide="ignore"):
-        front = np.exp(_log_gamma(a + b) - _log_gamma(a) - _log_gamma(b) + a * np.log(x) + b * np.log1p(-x) - np.log(a))
-    tiny = 1e-300
-    d = 1 / _away(1 - (a + b) * x / (a + 1), tiny)
-    c = np.ones_like(x)
-    fraction = d.copy()
+def _beta_cdf(x: float, a: float, b: float) -> float:
+    """Regularised incomplete beta function I_x(a, b), by Lentz's continued fraction (DLMF 8.17.22)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # there the fraction of the mirrored tail converges fast
+        return 1 - _beta_cdf(1 - x, b, a)
+    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
+    tiny = 1e-300  # stands for a zero that would be divided by
+    d = 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
+    c, fraction = 1.0, d
     for m in range(1, 10_000):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d = 1 / _away(1 + term * d, tiny)
-            c = _away(1 + term / c, tiny)
-            fraction = fraction * (d * c)
-        if np.all(np.abs(d * c - 1) < 1e-15):
+            d = 1 / ((1 + term * d) or tiny)
+            c = (1 + term / c) or tiny
+            fraction *= d * c
+        if abs(d * c - 1) < 1e-15:
             break
-    value = np.clip(front * fraction, 0.0, 1.0)
-    return np.where(swap, 1 - value, value)
-
-
-def _away(x: np.ndarray, tiny: float) -> np.ndarray:
-    return np.where(np.abs(x) < tiny, tiny, x)
-
-
-def _log_gamma(x: Any) -> np.ndarray:
-    return np.vectorize(math.lgamma, otypes=[np.float64])(x)
+    return min(1.0, math.exp(front) * fraction)
 
 
 def _ways_of_u(first: int, second: int) -> list[int]:

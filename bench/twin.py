@@ -83,7 +83,11 @@ class Twin:
         for number, edit in enumerate(question.edits):
             place = place_of(edit.index)
             edits = (edit,) if place not in by_piece else composed(tuple(by_piece[place]), edit)
-            reading.change(number, starts[place], pieces[place], self._tokens(sentence, spans[place], edits))
+            old, new = pieces[place], self._tokens(sentence, spans[place], edits)
+            # A text without tokens reads as one unknown word, before the edit or after it.
+            reading.change(
+                number, starts[place], old if starts[-1] else ("",), new if starts[-1] > len(old) else new or ("",)
+            )
         return reading
 
     def _tokens(self, sentence: Text, span: tuple[int, int], edits: Script) -> tuple[str, ...]:
@@ -196,7 +200,8 @@ class _Reading:
         """gradients, features [seq feat] of the base; table [tokens feat], its rows named by ids -> [edits]."""
         here = (gradients * features).sum(1)  # [seq]
         leaving = np.array(self.leaving_place, np.intp)
-        gains = -np.bincount(np.array(self.leaving_edit, np.intp), weights=here[leaving], minlength=self.edits)
+        gains = np.zeros(self.edits)
+        gains -= np.bincount(np.array(self.leaving_edit, np.intp), weights=here[leaving], minlength=self.edits)
         tokens = [ids[token] for token in self.written]
         for start in range(0, len(tokens), _PAIRS):
             some = slice(start, start + _PAIRS)

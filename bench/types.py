@@ -81,11 +81,13 @@ class Gain:
 
     Answer: float64 array [edits], grad_i . (features(new word) - features(word i)), summed over the
     tokens of the word. Costs one gradient pass; a victim without gradients answers by scoring every
-    edit instead, and then each edit costs a query.
+    edit instead, and then each edit costs a query. Not ``aligned``: word ``index`` is taken for token
+    ``index``, as TextAttack does, whatever the tokens are.
     """
 
     base: Script
     edits: Sequence[Edit]
+    aligned: bool = True
 
 
 Question = Score | Gain

@@ -199,7 +199,7 @@ class _PieceReader:
         edits, base, starts = self._edits, self._base, self._starts
         parts: list[bytes] = []
         spellings: list[bytes] = []
-        place, last = 0, -1
+        place, last, shared = 0, -1, False
         for edit in script:
             piece, rows, spelling = edits[edit]
             spellings.append(spelling)
@@ -208,8 +208,8 @@ class _PieceReader:
                 parts.append(rows)
                 place, last = starts[piece + 1], piece
             else:
-                place = -1
-        if place < 0:
+                shared = True
+        if shared:
             parts = self._shared(script)
         else:
             parts.append(base[place:])

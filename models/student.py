@@ -25,7 +25,7 @@ class Student(LstmClassifier):
         vocabulary_size: int = 20_000  # rows of the table, the unknown word's among them (section IV)
         minimum_count: int = 2  # ours: words seen once teach the unknown row
         max_tokens: int = 128  # ours
-        embedding_std: float = 1.0  # ours: torch's default
+        embedding_std: float = 0.1  # ours: on dev splits 0.1 learns faster and ends higher than 1
 
     recipe: ClassVar[Recipe] = Recipe(
         epochs=20, batch_size=64, learning_rate=1e-3

@@ -595,6 +595,19 @@ def test_prado_training_statistics_are_centred() -> None:
     torch.testing.assert_close(model.value.variance, outputs.var(0, unbiased=False))
 
 
+def test_prado_statistics_start_as_a_plain_mean() -> None:
+    model = plain_prado(momentum=0.3).train()
+    means = []
+    for raw in ("soup", "warm bed", "cold room", "bad", "good soup"):
+        codes, lengths = coded(model, [raw])
+        model(codes, lengths)
+        means.append((model.features(codes)[0] @ model.value.weight[:, 0].T).mean(0).detach())
+    expected = torch.stack(means[:3]).mean(0)
+    for mean in means[3:]:  # 1/4 and 1/5 are below the momentum
+        expected = 0.7 * expected + 0.3 * mean
+    torch.testing.assert_close(model.value.mean, expected)
+
+
 def test_prado_channels_attend_over_time() -> None:
     """The state of a text of one token is that token's value: all attention must go to it."""
     model = plain_prado().eval()

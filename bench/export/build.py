@@ -1,38 +1,90 @@
-"""A trained model -> the bytes that ship, and back."""
+"""A trained model -> the bytes that are attacked, measured and ranked; and those bytes -> an artefact at work.
+
+The deployed artefact is int8. A model with a program becomes a program file; one without becomes an ONNX graph by
+torch's tracer, its folder's files side by side in one container.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from grit.bench import records
 from grit.bench.export import packing, words
 from grit.bench.export.quantise import quantise
 from grit.bench.types import Artefact, Example, Model, UsageError
 
-if TYPE_CHECKING:
-    pass
+FORMATS = ("program", "onnx")
+PRECISIONS = ("int8", "fp32")
+TRACED_TEXTS = 8  # that a traced graph is compared on
 
 
 def deployed(model: Model, texts: Sequence[str]) -> bytes:
-    """The int8 artefact of a trained model; ``texts`` of the training split set its static ranges."""
+    """The int8 artefact of a trained model; ``texts`` of the training split set the ranges of its activations."""
     program = model.program()
-    assert program is not None
-    return packing.pack(quantise(program, texts))
+    if program is not None:
+        return packing.pack(quantise(program, texts))
+    from grit.bench.export import onnx
+
+    return packing.bundle(onnx.traced(model, texts[:TRACED_TEXTS], int8=True))
 
 
-def load(path: Path) -> Artefact:
-    return packing.artefact(path.read_bytes())
+def load(path: Path, model: Model | None = None, *, threads: int = 1) -> Artefact:
+    """The artefact in a program file, a container of :func:`deployed`, or an ONNX folder.
+
+    ``model`` supplies the tokenizer where a traced graph leaves it to its model's code; ``threads`` are onnxruntime's.
+    """
+    if path.is_dir():
+        from grit.bench.export import onnx
+
+        return onnx.OnnxArtefact(onnx.read(path), model, threads=threads)
+    data = packing.read_file(path)
+    if not packing.is_bundle(data):
+        return packing.artefact(data)
+    from grit.bench.export import onnx
+
+    return onnx.OnnxArtefact(packing.unbundle(data), model, threads=threads)
+
+
+def export(model: Model, artefact: Path, format_: str, precision: str, output: Path) -> dict[str, int]:
+    """Writes a trained model's files to the folder ``output``: name -> bytes.
+
+    int8 is written from the deployed ``artefact`` itself, so it is what was attacked and ranked; fp32 from the model.
+    """
+    if format_ not in FORMATS or precision not in PRECISIONS:
+        raise UsageError(
+            f"cannot export {precision} {format_}: formats are {', '.join(FORMATS)} in {', '.join(PRECISIONS)}"
+        )
+    from grit.bench.export import onnx
+
+    program = model.program()
+    data = packing.read_file(artefact)
+    if program is None:
+        if format_ == "program":
+            raise UsageError("this model has no program: export it --to onnx")
+        files = packing.unbundle(data)
+        if precision == "fp32":
+            raise UsageError("a traced model is exported as it was deployed, in int8")
+    elif format_ == "onnx":
+        files = onnx.files(packing.unpack(data) if precision == "int8" else program)
+    else:
+        files = {"program.safetensors": data if precision == "int8" else packing.pack(program)}
+    for name, content in files.items():
+        records.write(output / name, content)
+    return {name: len(content) for name, content in files.items()}
 
 
 def logits(artefact: Artefact, examples: Sequence[Example]) -> np.ndarray:
+    """float64 [examples classes]."""
     return words.answer(artefact, [example.text for example in examples])
 
 
 def parameters(model: Model) -> int:
+    """How many numbers training may change."""
     import torch
 
-    assert isinstance(model, torch.nn.Module)
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"{type(model).__name__} is no torch.nn.Module: its parameters cannot be counted")
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

@@ -13,7 +13,8 @@ limited to a..b; Qn means "times 2^-n". Each text is read to at most ``max_token
     P_r = multiplier_r * sum_j weight_rj x_j + bias_r        y_r = P_r >> shift
 
 weight int8 in -127..127, multiplier int16 > 0, bias int32 (half a step for rounding is part of it). A recurrent layer
-adds two such products before the shift, of the input and of the state, each with its multipliers. The bytes are such that ``multiplier_r * sum_j |weight_rj| * max|x_j| + |bias_r| < 2^24`` (2^31 for the head). So no order of
+adds two such products before the shift, of the input and of the state, each with its own multipliers. The bytes are
+such that ``multiplier_r * sum_j |weight_rj| * max|x_j| + |bias_r| < 2^24`` (2^31 for the head). So no order of
 summation overflows 32 bits, and every partial sum is exact in a float32 multiply-add as well, which is how numpy and
 ONNX do it: in IEEE arithmetic without rounding there is nothing that a BLAS, a batch or a thread could change.
 Every row has a scale of its own: the multiplier is chosen first and the weights are rounded to what it makes of
@@ -64,6 +65,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,7 +94,7 @@ class Product:
     multiplier: np.ndarray  # int16 [out]
 
     def reach(self, largest: np.ndarray) -> np.ndarray:
-        """The largest magnitude of each row, or of any part of its sum, int64 [out]; ``largest`` [in] bounds the inputs."""
+        """The largest magnitude of any part of each row's sum, int64 [out]; ``largest`` [in] bounds the inputs."""
         return self.multiplier.astype(np.int64) * (np.abs(self.weight.astype(np.int64)) @ largest.astype(np.int64))
 
     def matrix(self, shift: int, dtype: type = np.float32) -> np.ndarray:
@@ -203,7 +205,8 @@ def _require(holds: bool, what: str) -> None:
 
 def _check_product(name: str, product: Product, largest: np.ndarray) -> None:
     _require(
-        (product.weight.dtype, product.multiplier.dtype) == (np.int8, np.int16)
+        product.weight.dtype == np.int8
+        and product.multiplier.dtype == np.int16
         and product.weight.ndim == 2
         and product.multiplier.shape == product.weight.shape[:1],
         f"{name} is not int8 [out in] times int16 [out]",
@@ -211,7 +214,9 @@ def _check_product(name: str, product: Product, largest: np.ndarray) -> None:
     out, features = product.weight.shape
     _require(features == len(largest), f"{name} reads {features} features, not {len(largest)}")
     _require(out > 0, f"{name} has no outputs")
-    _require(bool((product.multiplier > 0).all()) and bool((product.weight >= -127).all()), f"{name} has an illegal weight")
+    _require(
+        bool((product.multiplier > 0).all()) and bool((product.weight >= -127).all()), f"{name} has an illegal weight"
+    )
 
 
 def _check_bias(name: str, bias: np.ndarray, out: int, shift: int) -> None:
@@ -237,7 +242,10 @@ def _check_recurrent(body: FixedLstm | FixedFastGrnn, largest: np.ndarray, units
     # beside a sum stand its bias and the offset into the table
     reach = body.input.reach(largest) + body.state.reach(limits)
     offset = TABLE * len(biases) << body.shift
-    _require(int((reach + sum(np.abs(bias.astype(np.int64)) for bias in biases)).max()) + offset < EXACT, f"{name} can overflow")
+    _require(
+        int((reach + sum(np.abs(bias.astype(np.int64)) for bias in biases)).max()) + offset < EXACT,
+        f"{name} can overflow",
+    )
 
 
 def _check(program: FixedProgram) -> None:
@@ -249,7 +257,9 @@ def _check(program: FixedProgram) -> None:
         largest = np.ones(layer.width, np.int64)
     else:
         _require(layer.table.dtype == np.int8 and layer.table.ndim == 2, "the word table is not int8 [rows feat]")
-        _require(min(layer.table.shape) > 0 and bool((layer.table >= -127).all()), "the word table is empty or not symmetric")
+        _require(
+            min(layer.table.shape) > 0 and bool((layer.table >= -127).all()), "the word table is empty or not symmetric"
+        )
         _require(0 <= layer.ngrams <= 8, f"n-grams of order {layer.ngrams}")
         largest = np.full(layer.table.shape[1], 127)
     if isinstance(layer, Ternary) or layer.ngrams:
@@ -296,7 +306,7 @@ def segments() -> tuple[np.ndarray, np.ndarray]:
     """BASE (int16) and SLOPE (uint8) of the 64 segments of the sigmoid over [0, 8)."""
     ends = [math.floor(32768 / (1 + math.exp(-(32 * k + 0.5) / 256)) + 0.5) for k in range(65)]
     base = np.array(ends[:64], np.int16)
-    slope = np.array([(right - left) >> 2 for left, right in zip(ends, ends[1:], strict=False)], np.uint8)
+    slope = np.array([(right - left) >> 2 for left, right in pairwise(ends)], np.uint8)
     return base, slope
 
 
@@ -325,6 +335,10 @@ def powers(bits: int) -> np.ndarray:
 # The matrices carry the shift, so a float here is the integer of the specification times 2^-shift, still exact.
 # Casting to an index drops the fraction towards zero, not down: the offset makes legal indices positive,
 # and all others end at the edge of the table anyway (``mode="clip"``).
+
+
+# (numpy clips faster to numbers of its own)
+_INT8, _INT16 = ((np.int32(-(1 << bits)), np.int32((1 << bits) - 1)) for bits in (7, 15))
 
 
 class _LstmStates:
@@ -374,7 +388,7 @@ class _LstmStates:
             c += cell
             c += 1 << 14
             c >>= 15
-            np.clip(c, -32768, 32767, out=c)
+            np.clip(c, *_INT16, out=c)
             np.right_shift(c, 2, out=spare)
             spare += TABLE
             self._tau.take(spare, out=cell, mode="clip")
@@ -429,11 +443,11 @@ class _FastGrnnStates:
             h_ += update_
             h_ += 1 << 14
             h_ >>= 15
-            np.clip(h_, -32768, 32767, out=h_)
+            np.clip(h_, *_INT16, out=h_)
             np.multiply(h_, body.copy_multiplier, out=r_)
             r_ += 1 << 14
             r_ >>= 15
-            np.clip(r_, -128, 127, out=r_)
+            np.clip(r_, *_INT8, out=r_)
             np.copyto(u_, r_, casting="unsafe")
         return h
 
@@ -457,8 +471,12 @@ class _PoolStates:
     """Outputs of a convolution depend on an n-gram alone: texts that differ in a word share nearly all of them."""
 
     def __init__(self, body: FixedPool, max_tokens: int) -> None:
-        self._layers = [(layer.matrix(), layer.offset(), 0 if layer.relu else -127) for layer in (body.value, body.attention)]
-        self._features = [words.Growing(np.zeros((1, len(layer.bias)), np.int8)) for layer in (body.value, body.attention)]
+        self._layers = [
+            (layer.matrix(), layer.offset(), 0 if layer.relu else -127) for layer in (body.value, body.attention)
+        ]
+        self._features = [
+            words.Growing(np.zeros((1, len(layer.bias)), np.int8)) for layer in (body.value, body.attention)
+        ]
         self._bits = power_bits(max_tokens)
         self._power = powers(self._bits)
         self._kernels = [_KernelOutputs(kernel, self._power) for kernel in body.kernels]
@@ -534,8 +552,8 @@ class _KernelOutputs:
 class _Ngrams:
     """Names (small integers) for the n-grams of token entries up to an order; name 0 is "beyond the end".
 
-    The name of an n-gram is that of the pair (name of its first n - 1 entries, last entry), found in a table of one slot
-    a hash value. A pair that was pushed out of its slot is named anew: wasteful, and harmless.
+    The name of an n-gram is that of the pair (name of its first n - 1 entries, last entry), found in a table of one
+    slot a hash value. A pair that was pushed out of its slot is named anew: wasteful, and harmless.
     """
 
     SLOTS = 20  # as a power of two
@@ -600,7 +618,7 @@ class FixedArtefact:
         program.check()
         self.program = program
         self.digest = digest
-        self.sizes_bytes = dict(sizes_bytes)
+        self.sizes_bytes: Mapping[str, int] = dict(sizes_bytes)
         self.classes = len(program.head.bias)
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
@@ -631,8 +649,8 @@ class FixedArtefact:
         return self._words.token(row)
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; what lies beyond max_tokens is not read."""
-        if isinstance(self._words, words.Codes) and len(fresh := self._words.fresh()):
+        """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; nothing beyond max_tokens is read."""
+        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
             self._body.learn(fresh)
         lengths = np.minimum(lengths, self.max_tokens)
         order = np.argsort(-lengths, kind="stable")

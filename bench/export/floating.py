@@ -28,7 +28,7 @@ def dense(layer: Dense, x: np.ndarray) -> np.ndarray:
 
 
 def windows(x: np.ndarray, width: int) -> np.ndarray:
-    """x [batch seq feat] -> [batch seq width*feat]: each token's features and those of the next, zeros beyond the end."""
+    """Each token's features and those of the next ones, zeros beyond the end: [batch seq width*feat]."""
     seq = x.shape[1]
     padded = np.pad(x, ((0, 0), (0, width - 1), (0, 0)))
     return np.concatenate([padded[:, k : k + seq] for k in range(width)], axis=2)
@@ -124,7 +124,7 @@ class FloatArtefact:
     def __init__(self, program: Program, digest: str, sizes_bytes: Mapping[str, int]) -> None:
         self.program = program
         self.digest = digest
-        self.sizes_bytes = dict(sizes_bytes)
+        self.sizes_bytes: Mapping[str, int] = dict(sizes_bytes)
         self.classes = len(program.head.weight)
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
@@ -143,7 +143,7 @@ class FloatArtefact:
 
     def features(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The word layer: float32 [batch seq feat], zero beyond the lengths."""
-        if isinstance(self._words, words.Codes) and len(fresh := self._words.fresh()):
+        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
             self._table.add(fresh)
         inside = np.arange(rows.shape[1]) < lengths[:, None]
         return self._table.array[np.where(inside, rows, 0)].astype(np.float32) * inside[:, :, None]
@@ -198,7 +198,10 @@ def check(program: Program) -> None:
             _dense("value layer", body.value, features)
             _dense("attention layer", body.attention, features)
             for kernel in body.kernels:
-                out, width = len(kernel.value_bias), kernel.value_weight.shape[1] if kernel.value_weight.ndim == 3 else 0
+                out, width = (
+                    len(kernel.value_bias),
+                    kernel.value_weight.shape[1] if kernel.value_weight.ndim == 3 else 0,
+                )
                 _require(out > 0 and width > 0, "a kernel is empty")
                 _array("value kernel", kernel.value_weight, (out, width, len(body.value.bias)))
                 _array("value kernel's bias", kernel.value_bias, (out,))

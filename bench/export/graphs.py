@@ -13,10 +13,10 @@ unpacks them once. Activation tables are built in the graph from their 64 segmen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from grit.bench.export import fixed
 from grit.bench.export.fixed import Affine, FixedFastGrnn, FixedLstm, FixedMean, FixedPool, FixedProgram, Product
@@ -58,10 +58,10 @@ class _Graph:
     def ints(self, *values: int) -> str:
         return self.constant(np.array(values, np.int64), "ints")
 
-    def op(self, kind: str, *inputs: str, **attributes: int | float | list[int]) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         return self.ops(kind, 1, *inputs, **attributes)[0]
 
-    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: int | float | list[int] | GraphProto) -> list[str]:
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         names = [self.fresh(kind) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
@@ -136,10 +136,13 @@ def _windows(g: _Graph, x: str, width: int) -> str:
     return g.op("Concat", *taps, axis=2)
 
 
-def _scanned(g: _Graph, inner: _Graph, states: Sequence[tuple[str, str, int]], x: str, drive: str, seen: str, units: int) -> str:
+def _scanned(
+    g: _Graph, inner: _Graph, states: Sequence[tuple[str, str, int]], x: str, drive: str, seen: str, units: int
+) -> str:
     """Runs ``inner`` over drive [seq batch feat]; ``seen`` [batch units] at the last token of each text.
 
-    states: (name inside, name of its next value inside, type); all begin at zero. ``x`` [batch seq feat] gives the batch.
+    states: (name inside, name of its next value inside, type); all begin at zero. ``x`` [batch seq feat] gives the
+    batch.
     """
     batch = g.op("Shape", x, start=0, end=1)
     shape = g.op("Concat", batch, g.ints(units), axis=0)
@@ -148,7 +151,9 @@ def _scanned(g: _Graph, inner: _Graph, states: Sequence[tuple[str, str, int]], x
     results = [inner.op("Identity", name) for name in (*(after for _, after, _ in states), seen)]
     inputs = [(name, kind, units) for name, _, kind in states] + [("drive", TensorProto.FLOAT, "gates")]
     outputs = [(name, kind, units) for name, kind in zip(results, [*kinds, kinds[-1]], strict=True)]
-    body = helper.make_graph(inner.nodes, "step", [_matrix_info(*i) for i in inputs], [_matrix_info(*o) for o in outputs])
+    body = helper.make_graph(
+        inner.nodes, "step", [_matrix_info(*i) for i in inputs], [_matrix_info(*o) for o in outputs]
+    )
     *_, history = g.ops("Scan", len(states) + 1, *zeros, drive, body=body, num_scan_inputs=1)
     last = g.op("Sub", g.cast("lengths", TensorProto.INT64), g.ints(1))
     texts = g.op("Range", g.scalar(0, np.int64), g.op("Squeeze", batch, g.ints(0)), g.scalar(1, np.int64))
@@ -227,7 +232,9 @@ def _pool(g: _Graph, body: AttentionPool, x: str) -> str:
     for kernel in body.kernels:
         out, width = kernel.value_weight.shape[:2]
         value = _linear(g, kernel.value_weight.reshape(out, -1), kernel.value_bias, _windows(g, values, width))
-        logit = _linear(g, kernel.attention_weight.reshape(out, -1), kernel.attention_bias, _windows(g, attention, width))
+        logit = _linear(
+            g, kernel.attention_weight.reshape(out, -1), kernel.attention_bias, _windows(g, attention, width)
+        )
         share = g.op("Softmax", g.op("Where", real, logit, g.scalar(-np.inf, np.float32)), axis=1)
         pooled.append(g.op("ReduceSum", g.op("Mul", share, value), g.ints(1), keepdims=0))
     return g.op("Concat", *pooled, axis=1)
@@ -302,7 +309,9 @@ def _fixed_lstm(g: _Graph, body: FixedLstm, x: str) -> str:
     inward, forget, cell, outward = s.ops("Split", 4, gates, axis=1)
     c = s.op("Add", s.op("Mul", forget, "c"), s.op("Mul", inward, cell))
     c = s.saturated(s.rounded(c, np.float64), 15, np.float64)
-    place = s.index(s.op("Add", s.op("Mul", c, s.scalar(0.25, np.float64)), s.scalar(2048, np.float64)), 4096, np.float64)
+    place = s.index(
+        s.op("Add", s.op("Mul", c, s.scalar(0.25, np.float64)), s.scalar(2048, np.float64)), 4096, np.float64
+    )
     product = s.op("Mul", outward, s.op("Gather", _scaled(g, tau, 2.0**-8), place))  # in units of the int8 h
     h = s.cast(s.op("Min", s.rounded(product, np.float64), s.scalar(127, np.float64)), TensorProto.FLOAT)
     states = [("h", h, TensorProto.FLOAT), ("c", c, TensorProto.DOUBLE)]

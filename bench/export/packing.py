@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -24,6 +25,7 @@ from grit.bench.export.floating import FloatArtefact
 from grit.bench.types import MalformedInput, Program
 
 FORMAT = "gritbench.program"
+BUNDLE = "gritbench.files"
 VERSION = 1
 TOKENIZER = "gritbench.words.1"  # the rules of grit.bench.text
 LARGEST_BYTES = 1 << 30
@@ -31,14 +33,31 @@ LARGEST_BYTES = 1 << 30
 _KINDS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(types.Rows, types.Ternary, types.Dense, types.Lstm, types.FastGrnn, types.Kernel, types.AttentionPool, types.Mean),
-        *(fixed.Product, fixed.Affine, fixed.FixedLstm, fixed.FixedFastGrnn, fixed.FixedKernel, fixed.FixedPool, fixed.FixedMean),
+        *(
+            types.Rows,
+            types.Ternary,
+            types.Dense,
+            types.Lstm,
+            types.FastGrnn,
+            types.Kernel,
+            types.AttentionPool,
+            types.Mean,
+        ),
+        *(
+            fixed.Product,
+            fixed.Affine,
+            fixed.FixedLstm,
+            fixed.FixedFastGrnn,
+            fixed.FixedKernel,
+            fixed.FixedPool,
+            fixed.FixedMean,
+        ),
     )
 }
 _PROGRAMS: Mapping[str, type[Program] | type[FixedProgram]] = {"float32": Program, "int8": FixedProgram}
 _DTYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "F32": np.float32}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
-_PARTS = {"words": "embedding", "vocabulary": "vocabulary", "body": "body", "head": "head"}
+_PARTS = {"words": "embedding", "vocabulary": "vocabulary", "body": "body", "head": "head", "files": "files"}
 
 
 def pack(program: Program | FixedProgram) -> bytes:
@@ -98,17 +117,53 @@ def check(program: Program | FixedProgram) -> None:
 
 def artefact(data: bytes) -> FixedArtefact | FloatArtefact:
     """The bytes of a program, ready to answer."""
-    program = unpack(data)
-    make = FixedArtefact if isinstance(program, FixedProgram) else FloatArtefact
-    return make(program, hashlib.sha256(data).hexdigest(), sizes_bytes(data))
+    program, digest, sizes = unpack(data), hashlib.sha256(data).hexdigest(), sizes_bytes(data)
+    if isinstance(program, FixedProgram):
+        return FixedArtefact(program, digest, sizes)
+    return FloatArtefact(program, digest, sizes)
 
 
 def sizes_bytes(data: bytes) -> dict[str, int]:
     """part -> bytes of a program file: embedding, vocabulary, body, head, header (which names the tokenizer)."""
-    sizes = dict.fromkeys(_PARTS.values(), 0)
+    sizes = {part: 0 for part in _PARTS.values() if part != "files"}
     for name, tensor in _contents(data)[1].items():
         sizes[_PARTS[name.partition(".")[0]]] += tensor.nbytes
     return sizes | {"header": len(data) - sum(sizes.values())}
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; MalformedInput where there is none or it is beyond the size limit."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise MalformedInput(f"{path} has {path.stat().st_size} bytes, the limit is {LARGEST_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise MalformedInput(f"cannot read {path}: {error.strerror}; pass a program file or an ONNX folder") from error
+
+
+# --- several files in one -----------------------------------------------------------------------------
+
+
+def bundle(files: Mapping[str, bytes]) -> bytes:
+    """The files of a folder in one container, name -> bytes."""
+    tree = json.dumps({"format": BUNDLE, "version": VERSION}, sort_keys=True, separators=(",", ":"))
+    return _container(tree, {f"files.{name}": np.frombuffer(data, np.uint8) for name, data in files.items()})
+
+
+def is_bundle(data: bytes) -> bool:
+    """Whether a container holds files, not a program; MalformedInput if it is none."""
+    tree = _json(_contents(data)[0], "the container's description")
+    return isinstance(tree, dict) and tree.get("format") == BUNDLE
+
+
+def unbundle(data: bytes) -> dict[str, bytes]:
+    """The files that :func:`bundle` put side by side."""
+    metadata, tensors = _contents(data)
+    if _json(metadata, "the container's description") != {"format": BUNDLE, "version": VERSION}:
+        raise _malformed(f"it is no container of version {VERSION}")
+    if not all(name.startswith("files.") and tensor.dtype == np.uint8 for name, tensor in tensors.items()):
+        raise _malformed("it holds something that is no file")
+    return {name.removeprefix("files."): tensor.tobytes() for name, tensor in tensors.items()}
 
 
 # --- values <-> JSON and tensors ----------------------------------------------------------------------
@@ -131,7 +186,9 @@ def _tree(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
     return value
 
 
-def _value(tree: Any, expected: Any, path: str, tensors: dict[str, np.ndarray], vocabulary: tuple[str, ...] = ()) -> Any:
+def _value(
+    tree: Any, expected: Any, path: str, tensors: dict[str, np.ndarray], vocabulary: tuple[str, ...] = ()
+) -> Any:
     """The value of type ``expected`` that :func:`_tree` wrote."""
     if expected in (int, float, bool):
         if type(tree) is not expected:
@@ -198,7 +255,9 @@ def _container(metadata: str, tensors: Mapping[str, np.ndarray]) -> bytes:
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    blocks = (np.ascontiguousarray(tensors[name]).astype(tensors[name].dtype.newbyteorder("<")).tobytes() for name in names)
+    blocks = (
+        np.ascontiguousarray(tensors[name]).astype(tensors[name].dtype.newbyteorder("<")).tobytes() for name in names
+    )
     return b"".join([len(text).to_bytes(8, "little"), text, *blocks])
 
 

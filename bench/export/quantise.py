@@ -30,7 +30,18 @@ from grit.bench.export.fixed import (
     Product,
 )
 from grit.bench.export.floating import FloatArtefact
-from grit.bench.types import AttentionPool, Dense, FastGrnn, Lstm, MalformedInput, Mean, Program, Rows, Ternary, UsageError
+from grit.bench.types import (
+    AttentionPool,
+    Dense,
+    FastGrnn,
+    Lstm,
+    MalformedInput,
+    Mean,
+    Program,
+    Rows,
+    Ternary,
+    UsageError,
+)
 
 Q8 = 2.0**-8  # a step of a sigmoid's pre-activation
 Q9 = 2.0**-9  # and of a tanh's
@@ -60,7 +71,7 @@ def quantise(program: Program, texts: Sequence[str]) -> FixedProgram:
 
 
 def product(weight: np.ndarray, shift: int) -> Product | None:
-    """``weight`` [out in], in steps of the output a unit of input, as integers that are 2^shift larger; None: they overflow.
+    """``weight`` [out in] times 2^shift as integers; None where its multipliers do not fit into 16 bits.
 
     A row whose largest weight is 127 units of u gets the multiplier ceil(u 2^shift), and its weights are rounded in
     the unit that the multiplier makes. Rows of small weights, whose multipliers are coarse, err little in the output.
@@ -99,7 +110,10 @@ def fit(
         if float((reach + sum(np.abs(i) for i in integers)).max()) + spare * 2.0**shift < limit:
             return fitting, [i.astype(np.int32) for i in integers], shift
     highest = max(float(np.abs(weight).max(initial=0)) for weight, _ in weights)
-    raise MalformedInput(f"{name} has weights up to {highest:.3g}, too large for {limit.bit_length() - 1}-bit sums: train with weight decay")
+    raise MalformedInput(
+        f"{name} has weights up to {highest:.3g}, too large for {limit.bit_length() - 1}-bit sums: "
+        "train with weight decay"
+    )
 
 
 def affine(
@@ -230,7 +244,9 @@ def _head(head: Dense, scale: np.ndarray, largest: int) -> tuple[Affine, int]:
 def _calibration(program: Program, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Float features [batch seq feat] and lengths [batch] of the calibration texts, a batch at a time."""
     artefact = FloatArtefact(program, "", {})
-    parts = [words.batch(artefact, texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)]
+    parts = [
+        words.batch(artefact, texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)
+    ]
     return [(artefact.features(rows, lengths), lengths) for rows, lengths in parts]
 
 

@@ -7,7 +7,7 @@ Tokens that a program cannot tell apart share a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -40,17 +40,21 @@ class Vocabulary:
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = tuple(words)
-        self._rows = {word: row for row, word in enumerate(self._words)}
+        self._rows = _Numbered(zip(self._words, range(len(self._words)), strict=True))
 
     def tokenize(self, raw: str) -> list[str]:
         return text.tokenize(raw)
 
     def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        rows = self._rows
-        return np.fromiter((rows.get(token, 0) for token in tokens), np.int32, len(tokens))
+        return np.fromiter(map(self._rows.__getitem__, tokens), np.int32, len(tokens))
 
     def token(self, row: int) -> str:
         return self._words[row]
+
+
+class _Numbered(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        return 0
 
 
 class Buckets:
@@ -81,40 +85,46 @@ class Buckets:
 
 
 class Codes:
-    """One row a distinct ternary code, in the order in which they turn up; row 0 is the unknown word."""
+    """One row a distinct code, in the order in which they turn up; row 0 is the unknown word's.
 
-    separable = True
+    ``codes``: tokens -> one code each, [tokens] or [tokens feat].
+    """
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(
+        self,
+        codes: Callable[[Sequence[str]], np.ndarray],
+        tokenize: Callable[[str], list[str]] = text.tokenize,
+        *,
+        separable: bool = True,
+    ) -> None:
+        self.separable = separable
+        self.tokenize = tokenize
+        self._codes = codes
         self._rows: dict[str, int] = {}
         self._tokens: list[str] = []
         self._by_code: dict[bytes, int] = {}  # digest of a code -> row
         self._fresh: list[np.ndarray] = []
         self.intern([""])
 
-    def tokenize(self, raw: str) -> list[str]:
-        return text.tokenize(raw)
-
     def intern(self, tokens: Sequence[str]) -> np.ndarray:
         rows = self._rows
         missing = [token for token in dict.fromkeys(tokens) if token not in rows]
         if missing:
-            for token, code in zip(missing, text.ternary(missing, self._width), strict=True):
+            for token, code in zip(missing, self._codes(missing), strict=True):
                 key = blake2b(code.tobytes(), digest_size=16).digest()
                 row = self._by_code.setdefault(key, len(self._tokens))
                 if row == len(self._tokens):
                     self._tokens.append(token)
                     self._fresh.append(code)
                 rows[token] = row
-        return np.fromiter((rows[token] for token in tokens), np.int32, len(tokens))
+        return np.fromiter(map(rows.__getitem__, tokens), np.int32, len(tokens))
 
     def token(self, row: int) -> str:
         return self._tokens[row]
 
-    def fresh(self) -> np.ndarray:
-        """Codes of the rows that came up since the last call, int8 [rows width]; each is handed out once."""
-        codes = np.array(self._fresh, np.int8).reshape(-1, self._width)
+    def fresh(self) -> np.ndarray | None:
+        """Codes of the rows that came up since the last call, [rows] or [rows feat]; each is handed out once."""
+        codes = np.stack(self._fresh) if self._fresh else None
         self._fresh.clear()
         return codes
 
@@ -137,7 +147,7 @@ class Growing:
 def of(layer: Rows | Ternary, vocabulary: Sequence[str]) -> Vocabulary | Buckets | Codes:
     """The reader of a program's word layer."""
     if isinstance(layer, Ternary):
-        return Codes(layer.width)
+        return Codes(lambda tokens: text.ternary(tokens, layer.width))
     if layer.ngrams:
         return Buckets(len(layer.table), layer.ngrams)
     return Vocabulary(vocabulary)
@@ -148,12 +158,11 @@ def of(layer: Rows | Ternary, vocabulary: Sequence[str]) -> Vocabulary | Buckets
 
 def batch(artefact: Artefact, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """texts -> int32 rows [batch seq] (0 beyond the end) and int32 lengths [batch], cut at the artefact's limit."""
-    rows = [artefact.intern((artefact.tokenize(text.normalise(raw)) or [""])[: artefact.max_tokens]) for raw in texts]
-    lengths = np.array([len(r) for r in rows], np.int32)
-    padded = np.zeros((len(rows), max(lengths, default=1)), np.int32)
-    for line, r in zip(padded, rows, strict=True):
-        line[: len(r)] = r
-    return padded, lengths
+    read = [(artefact.tokenize(text.normalise(raw)) or [""])[: artefact.max_tokens] for raw in texts]
+    lengths = np.array([len(tokens) for tokens in read], np.int32)
+    rows = np.zeros((len(read), max(lengths, default=1)), np.int32)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = artefact.intern([token for tokens in read for token in tokens])
+    return rows, lengths
 
 
 def answer(artefact: Artefact, texts: Sequence[str], batch_size: int = 512) -> np.ndarray:

@@ -106,6 +106,8 @@ class Flips:
         # Twice the budget of positions, those with the steepest gradient, so that wide features stay affordable.
         steep = np.where(free, gradient.norm(dim=-1).numpy(), -1.0)
         n = int(min(rows.shape[1], 2 * budgets.max()))
+        if not n:
+            return rows.copy()
         places = np.argsort(-steep, axis=1, kind="stable")[:, :n]
         here = np.take_along_axis(rows, places, 1)
         usable = np.take_along_axis(free, places, 1)

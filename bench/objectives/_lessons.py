@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import zipfile
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -55,7 +57,7 @@ class Lessons:
         ends = self._answers["ends"]
         vectors = padded(self._answers["words"], ends, index)
         inside = np.arange(vectors.shape[1]) < np.diff(ends)[index][:, None]
-        return torch.from_numpy(vectors).float(), torch.from_numpy(inside)
+        return torch.from_numpy(vectors.astype(self._answers["state"].dtype)), torch.from_numpy(inside)
 
     def attributions(self, index: np.ndarray) -> torch.Tensor:
         """Summed gradient times input of every piece, 0 beyond the end: [batch pieces]."""
@@ -153,14 +155,15 @@ class Lessons:
 
     # --- on disk ----------------------------------------------------------------------------------------
 
-    def _kept(self, kind: str, make: object) -> dict[str, np.ndarray]:
-        assert callable(make)
+    def _kept(self, kind: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         if self._cache is None:
             return make()
         file = self._cache / f"{kind}-{self._digest[:32]}.npz"
-        if file.is_file():
+        try:
             with np.load(file, allow_pickle=False) as found:
                 return dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            pass  # not there, or damaged: asked again
         made = make()
         try:
             self._cache.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,25 @@
     );
   }
 
+  // Where names stand, in pixels: above the highest whisker of their model, and clear of whiskers and other names.
+  function labels(highest, rows, x, y, aside) {
+    const taken = rows.map((row) => {
+      const at = x(row.total_bytes) + aside(row.scheme);
+      return { left: at - 7, right: at + 7, top: y(row.worst_high) - 2, foot: y(row.worst_low) };
+    });
+    return d3.sort(highest, (row) => row.total_bytes).map((row) => {
+      const half = 3.6 * row.model.length;
+      const at = x(row.total_bytes) + aside(row.scheme);
+      const box = { left: at - half, right: at + half, top: 0, foot: y(row.worst_high) - 4 };
+      const clash = () => taken.find((other) =>
+        other.left < box.right && box.left < other.right && other.top < box.foot && box.foot - 13 < other.foot);
+      for (let other = clash(); other; other = clash()) box.foot = other.top - 1;
+      box.top = box.foot - 13;
+      taken.push(box);
+      return { row, foot: box.foot };
+    });
+  }
+
   function draw(figure, section) {
     const rows = section.rows
       .filter((row) => row.total_bytes > 0 && row.n > 0)
@@ -80,6 +99,7 @@
     const aside = (scheme) => (schemes.indexOf(scheme) - (schemes.length - 1) / 2) * (narrow ? 6 : 9);
     const sizes = rows.map((row) => row.total_bytes);
     const highest = d3.rollups(rows, (peers) => d3.greatest(peers, (row) => row.worst_high), (row) => row.model);
+    const names = highest.length > LABELLED ? [] : highest.map(([, row]) => row);
     const floor = Number(figure.dataset.floor);
     const common = { x: "total_bytes", stroke: "scheme" };
     const marks = schemes.flatMap((scheme) => {
@@ -93,23 +113,22 @@
         }),
       ];
     });
+    const frame = { width, height: narrow ? 300 : 380, marginLeft: 48, marginRight: 24, marginTop: 34, marginBottom: 42 };
+    const across = [d3.min(sizes) / 1.6, d3.max(sizes) * 1.6];
+    const up = d3.scaleLinear([0, Math.min(1, 1.12 * d3.max([floor, ...rows.map((row) => row.worst_high)]))], [frame.height - frame.marginBottom, frame.marginTop]).nice();
+    const x = d3.scaleLog(across, [frame.marginLeft, width - frame.marginRight]);
     const svg = Plot.plot({
-      width,
-      height: narrow ? 300 : 380,
-      marginLeft: 48,
-      marginRight: 24,
-      marginTop: 34,
-      marginBottom: 42,
+      ...frame,
       style: { background: "transparent", fontSize: "12px", fontFamily: "inherit" },
       ariaLabel: `Worst-case robust accuracy against bytes, ${section.title}`,
       x: {
         type: "log",
         label: "deployed bytes",
-        domain: [d3.min(sizes) / 1.6, d3.max(sizes) * 1.6],
+        domain: across,
         tickFormat: bytes,
         ticks: narrow ? 3 : 6,
       },
-      y: { percent: true, label: "worst-case robust accuracy, %", domain: [0, 100 * d3.max([floor, ...rows.map((row) => row.worst_high)]) * 1.04], grid: true, nice: true },
+      y: { percent: true, label: "worst-case robust accuracy, %", domain: up.domain().map((share) => 100 * share), grid: true },
       color: {
         legend: true,
         domain: schemes,
@@ -123,8 +142,12 @@
           y: (y) => y, frameAnchor: "right", dy: -7, textAnchor: "end", text: () => "majority floor", fill: "var(--faint)",
         }),
         ...marks,
-        highest.length > LABELLED ? null : Plot.text(highest.map(([, row]) => row), {
-          x: "total_bytes", y: "worst_high", text: "model", dy: -10, lineAnchor: "bottom", fill: "currentColor",
+        ...labels(names, rows, x, up, aside).flatMap(({ row, foot }) => {
+          const above = { x: "total_bytes", dx: aside(row.scheme) };
+          return [
+            Plot.ruleX([row], { ...above, y1: "worst_high", y2: up.invert(foot), stroke: "var(--faint)", strokeWidth: 0.75 }),
+            Plot.text([row], { ...above, y: up.invert(foot), text: "model", dy: -2, lineAnchor: "bottom", fill: "currentColor" }),
+          ];
         }),
         Plot.tip(rows, Plot.pointer({ x: "total_bytes", y: "worst", title: describe })),
       ],

@@ -1,0 +1,97 @@
+"""Bytes -> what they cost: their size by part, and their time on a target.
+
+Equality comes before numbers: an engine that does not give the artefact's own logits gets no number but a reason.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from grit.bench import machine, records, registry
+from grit.bench.export import build, packing, words
+from grit.bench.records import CostPart
+from grit.bench.types import Artefact, CouldNotMeasure, Model
+
+ENGINE = "ort"
+FLOAT_TOLERANCE = 1e-4  # of an artefact that is not exact, relative to its largest logit
+COMPARED_TEXTS = 100
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A target that can also say what a start from nothing costs."""
+
+    def start(self, path: Path, raw: str) -> Mapping[str, float]: ...
+
+
+def cells(path: Path, target: str, texts: Sequence[str], model: Model | None = None) -> list[CostPart]:
+    """What the artefact at ``path`` costs on ``target`` (a registry key, or ``key://rest``), an engine a cell.
+
+    ``texts`` are compared and timed. A cell that cannot be measured says why in ``reason``.
+    """
+    try:
+        values, facts = _measured(path, target, texts, model)
+    except CouldNotMeasure as error:
+        return [CostPart(target=target, engine=ENGINE, kind="not measured", reason=str(error))]
+    return [CostPart(target=target, engine=ENGINE, kind="measured", values=values, facts=facts)]
+
+
+def _measured(
+    path: Path, target: str, texts: Sequence[str], model: Model | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    key, _, rest = target.partition("://")
+    cls = registry.load("targets", key)
+    place = cls(rest) if rest else cls()
+    facts = dict(place.probe())
+    reference = build.load(path, model)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runnable = _onnx(path, folder, reference)
+        engine = build.load(runnable, model) if runnable else reference
+        compared = list(texts[:COMPARED_TEXTS])
+        facts["output_error"] = agreement(engine, compared, words.answer(reference, compared))
+        values = dict(place.measure(engine, texts))
+        if runnable and isinstance(place, Starts):
+            values |= place.start(runnable, compared[0])
+    versions = machine.versions()
+    return values, facts | {name: versions[name] for name in ("onnxruntime", "numpy", "python") if name in versions}
+
+
+def _onnx(path: Path, folder: Path, artefact: Artefact) -> Path | None:
+    """The ONNX folder of a program file, written to ``folder``; None where the artefact is a graph already."""
+    from grit.bench.export import onnx
+
+    if isinstance(artefact, onnx.OnnxArtefact):
+        return None
+    for name, content in onnx.files(packing.unpack(packing.read_file(path))).items():
+        records.write(folder / name, content)
+    return folder
+
+
+def agreement(artefact: Artefact, texts: Sequence[str], reference: np.ndarray) -> float:
+    """The largest difference of an artefact's logits from ``reference`` [texts classes].
+
+    Raises CouldNotMeasure beyond the tolerance: none for exact artefacts.
+    """
+    if not texts:
+        raise CouldNotMeasure("no texts to compare on: pass some of the dev split")
+    logits = words.answer(artefact, texts)
+    error = float(np.abs(logits - reference).max())
+    allowed = 0.0 if artefact.exact else FLOAT_TOLERANCE * max(float(np.abs(reference).max()), 1.0)
+    if not error <= allowed:  # NaN too
+        raise CouldNotMeasure(
+            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: "
+            "a number would be of another model; export again, and report this if it stays"
+        )
+    return error
+
+
+def sizes(artefact: Artefact) -> Mapping[str, int]:
+    """part -> bytes, and their sum as ``total``."""
+    parts = dict(artefact.sizes_bytes)
+    return parts | {"total": sum(parts.values())}

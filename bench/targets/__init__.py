@@ -1,0 +1,1 @@
+"""Places that run exported bytes and say what they cost there, one file a place."""

@@ -1,0 +1,164 @@
+"""The experiment value: rows, names, settings, digest and folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from grit.bench import datasets, experiment
+from grit.bench.experiment import Experiment, Folder
+from grit.bench.types import MalformedInput, UsageError
+
+
+@pytest.fixture(scope="module")
+def corpus() -> object:
+    return datasets.load("pings")
+
+
+def test_rows_are_models_times_schemes_in_the_order_asked() -> None:
+    names = [plan.name for plan in experiment.rows(Experiment(models=("student", "tfidf"), seed=3))]
+    assert names == ["student.natural.s3", "student.proposed.s3", "tfidf.natural.s3", "tfidf.proposed.s3"]
+
+
+def test_a_configuration_that_differs_shows_in_the_name() -> None:
+    wanted = Experiment(models=("student[hidden=10,embedding=10]",), schemes=("natural",), settings=(("epochs", "2"),))
+    (plan,) = experiment.rows(wanted)
+    assert plan.name == "student[embedding=10,hidden=10,epochs=2].natural.s0"
+    assert (plan.config.hidden, plan.recipe.epochs) == (10, 2)
+
+
+def test_a_setting_reaches_the_models_that_have_it() -> None:
+    student, prado = experiment.rows(
+        Experiment(models=("student", "prado"), schemes=("natural",), settings=(("hidden", "7"),))
+    )
+    assert student.config.hidden == 7
+    assert prado.name == "prado.natural.s0"
+
+
+def test_a_setting_with_an_owner_reaches_only_it() -> None:
+    wanted = Experiment(models=("student", "fastgrnn"), schemes=("natural",), settings=(("student.epochs", "2"),))
+    student, fastgrnn = experiment.rows(wanted)
+    assert student.recipe.epochs == 2
+    assert fastgrnn.recipe == dataclasses.replace(type(fastgrnn.recipe)(), **dataclasses.asdict(fastgrnn.recipe))
+    assert fastgrnn.name == "fastgrnn.natural.s0"
+
+
+def test_a_setting_of_an_objective_changes_the_scheme_and_its_name() -> None:
+    wanted = Experiment(models=("student",), schemes=("distil",), settings=(("distil.temperature", "2.0"),))
+    (plan,) = experiment.rows(wanted)
+    assert plan.scheme.terms[1].options["temperature"] == 2.0
+    assert "distil.temperature=2.0" in plan.name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"models": ("studnet",)}, "unknown model 'studnet': did you mean 'student'?"),
+        ({"schemes": ("propose",)}, "unknown scheme 'propose': did you mean 'proposed'?"),
+        ({"settings": (("epcohs", "3"),)}, "unknown setting 'epcohs': did you mean 'epochs'?"),
+        ({"settings": (("epochs", "many"),)}, "epochs='many': expected int"),
+        ({"models": ("student[hidden]",)}, "expected field=value, got 'hidden'"),
+        ({"models": ("student[hidden=2",)}, "expected a name, or name[field=value,...]"),
+        ({"models": ("student", "student")}, "names a row twice"),
+    ],
+)
+def test_bad_words_are_refused_before_any_work(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        experiment.rows(Experiment(**fields))  # type: ignore[arg-type]  # wrong on purpose
+    assert message in str(error.value)
+
+
+def test_attack_names_are_written_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIT_DATA", "")
+    monkeypatch.delenv("NLTK_DATA", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/nonexistent")
+    found = experiment.attacks(Experiment(attacks=("pwws", "deepwordbug")))
+    assert list(found) == ["pwws.strong+thesaurus", "deepwordbug.strong"]
+    with pytest.raises(UsageError, match="twice"):
+        experiment.attacks(Experiment(attacks=("pwws", "pwws.strong")))
+
+
+def test_the_teacher_is_a_row_of_its_own_and_only_where_one_is_needed() -> None:
+    wanted = Experiment(models=("student",), schemes=("natural",))
+    assert experiment.teacher_plan(wanted, experiment.rows(wanted)) is None
+    wanted = Experiment(models=("student",), schemes=("proposed",), settings=(("teacher.epochs", "1"),))
+    plan = experiment.teacher_plan(wanted, experiment.rows(wanted))
+    assert plan is not None
+    assert plan.name == "teacher[epochs=1].natural.s0"
+
+
+def test_the_digest_changes_with_every_field_and_with_the_data(corpus: datasets.Dataset) -> None:
+    base = Experiment()
+    changed = [
+        dataclasses.replace(base, **change)
+        for change in (
+            {"seed": 1},
+            {"n": 10},
+            {"models": ("student",)},
+            {"settings": (("epochs", "1"),)},
+            {"attacks": ("pwws",)},
+            {"n_train": 100},
+        )
+    ]
+    digests = {experiment.digest(each, corpus) for each in (base, *changed)}
+    digests.add(experiment.digest(base, dataclasses.replace(corpus, revision="0" * 64)))
+    assert len(digests) == 8
+
+
+def test_a_folder_of_another_experiment_is_refused(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    Folder(tmp_path / "run").open(Experiment(), corpus)
+    Folder(tmp_path / "run").open(Experiment(), corpus)
+    with pytest.raises(UsageError, match="holds another experiment"):
+        Folder(tmp_path / "run").open(Experiment(seed=1), corpus)
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="not empty"):
+        Folder(tmp_path).open(Experiment(), corpus)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_configuration_reads_back(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    wanted = Experiment(models=("student[hidden=10]",), n=20, settings=(("epochs", "2"),))
+    Folder(tmp_path / "run").open(wanted, corpus)
+    assert experiment.from_config(tmp_path / "run") == wanted
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"experiment": {"colour": 1}}'])
+def test_a_broken_configuration_is_one_clear_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(MalformedInput, match=r"config\.json"):
+        experiment.from_config(tmp_path)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with Folder(tmp_path).lock(), pytest.raises(UsageError, match="in use"), Folder(tmp_path).lock():
+        pass
+    with Folder(tmp_path).lock():
+        pass
+
+
+def test_the_default_folder_names_dataset_and_digest(corpus: datasets.Dataset) -> None:
+    name = experiment.default_folder(Experiment(), dataclasses.replace(corpus, name="attack_eval_1k/ag")).name
+    assert name.startswith("attack_eval_1k_ag-")
+
+
+def test_n_is_capped_by_the_test_split(corpus: datasets.Dataset) -> None:
+    assert experiment.n_test(Experiment(), corpus) == 500
+    assert experiment.n_test(Experiment(n=9999), corpus) == 500
+    assert experiment.n_test(Experiment(n=7), corpus) == 7
+
+
+def test_n_train_takes_a_stratified_subset() -> None:
+    cut = experiment.load_data(Experiment(n_train=100))
+    assert len(cut.train) == 100
+    assert sum(example.label for example in cut.train) == 50
+
+
+def test_json_of_the_experiment_is_plain(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    Folder(tmp_path / "run").open(Experiment(), corpus)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["revision"] == corpus.revision

@@ -1,0 +1,171 @@
+"""The whole path: one command from texts to a board row, killed and resumed, and the same twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from grit.bench import records, run
+from grit.bench.experiment import Experiment
+from grit.bench.types import UsageError
+
+SMALL = Experiment(
+    models=("tfidf", "student"),
+    schemes=("natural", "proposed"),
+    attacks=("pwws+thesaurus", "deepwordbug"),
+    n=12,
+    n_train=120,
+    settings=(("epochs", "2"),),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> run.Finished:
+    return run.run(SMALL, tmp_path_factory.mktemp("run") / "out", jobs=1, quiet=True)
+
+
+def lasting(folder: Path) -> list[dict[str, object]]:
+    """The records of a folder without the part that two identical runs may not share."""
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "run"} for line in lines]
+
+
+def test_every_row_is_recorded_with_every_attack(finished: run.Finished) -> None:
+    rows = [(row.record.model.name, row.record.scheme.name) for row in finished.rows]
+    assert sorted(rows) == [("student", "natural"), ("student", "proposed"), ("tfidf", "natural"), ("tfidf", "proposed")]
+    for row in finished.rows:
+        assert [attack.name for attack in row.record.attacks] == ["deepwordbug.strong", "pwws.strong+thesaurus"]
+        assert row.record.clean.n == row.record.data.n == 12
+        assert row.record.worst.low <= min(attack.robust.low for attack in row.record.attacks)
+
+
+def test_size_and_latency_are_of_the_artefact_that_was_attacked(finished: run.Finished) -> None:
+    from grit.bench.export import build
+
+    for row in finished.rows:
+        homes = (finished.folder / "model").iterdir()
+        digests = {build.load(home / run.ARTEFACT).digest for home in homes}
+        assert row.record.artefact.digest in digests
+        assert row.record.artefact.total_bytes == sum(row.record.artefact.sizes_bytes.values())
+        assert {"vocabulary"} <= set(row.record.artefact.sizes_bytes)
+        assert any(cell.target == "local" and cell.kind == "measured" for cell in row.record.costs)
+
+
+def test_small_and_embedded_rows_are_unranked_with_the_reason(finished: run.Finished) -> None:
+    for row in finished.rows:
+        assert {"small", "embedded"} <= {flag.name for flag in row.record.unranked}
+
+
+def test_evidence_replays_on_the_artefact(finished: run.Finished) -> None:
+    """Every claimed break misclassifies, every survivor's nearest miss does not."""
+    from grit.bench import datasets
+    from grit.bench.export import build, words
+    from grit.bench.sentence import Text
+    from grit.bench.types import Threat
+
+    texts = {example.id: example for example in datasets.load("pings").test}
+    checked = 0
+    for home in sorted((finished.folder / "model").iterdir()):
+        place = finished.folder / "evidence" / home.name
+        if not place.is_dir():
+            continue  # the teacher is trained and not attacked
+        artefact = build.load(home / run.ARTEFACT)
+        for outcomes in records.read_evidence(place).attacks.values():
+            for outcome in outcomes:
+                if outcome.outcome == "broken":
+                    example = texts[outcome.id]
+                    text = Text(example.text, Threat()).apply(outcome.script)
+                    assert int(words.answer(artefact, [text])[0].argmax()) == outcome.predicted != example.label
+                    checked += 1
+    assert checked > 10
+
+
+def test_the_folder_holds_the_board_as_files(finished: run.Finished) -> None:
+    assert "UNRANKED" in (finished.folder / "board.md").read_text()
+    page = (finished.folder / "index.html").read_text()
+    assert "student" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_no_text_of_the_data_is_in_the_folder_but_in_the_vocabulary(finished: run.Finished) -> None:
+    from grit.bench import datasets
+
+    some = [example.text for example in datasets.load("pings").test if len(example.text) > 60][:200]
+    for file in finished.folder.rglob("*"):
+        if file.is_file() and file.suffix in (".jsonl", ".json", ".md", ".html", ".txt"):
+            content = file.read_text(errors="replace")
+            assert not any(text in content for text in some), file
+
+
+def test_the_same_command_again_changes_nothing(finished: run.Finished) -> None:
+    before = lasting(finished.folder)
+    run.run(SMALL, finished.folder, jobs=1, quiet=True)
+    assert lasting(finished.folder) == before
+
+
+def test_two_folders_and_two_processes_give_the_same_records(finished: run.Finished, tmp_path: Path) -> None:
+    run.run(SMALL, tmp_path / "other", jobs=2, quiet=True)
+    assert lasting(tmp_path / "other") == lasting(finished.folder)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_records(finished: run.Finished, tmp_path: Path) -> None:
+    words = [
+        *("run", "--model", "tfidf,student", "--scheme", "natural,proposed", "--attack", "pwws+thesaurus,deepwordbug"),
+        *("--n", "12", "--n-train", "120", "--set", "epochs=2", "-o", str(tmp_path / "killed"), "-q", "--jobs", "2"),
+    ]
+    moments, kills = random.Random(7), 0
+    for _ in range(60):
+        process = subprocess.Popen([sys.executable, "-m", "grit", *words], stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            code = process.wait(timeout=moments.uniform(2.0, 9.0))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            time.sleep(0.5)  # its workers notice and go
+        else:
+            assert code == 0
+            break
+    assert kills >= 2
+    assert lasting(tmp_path / "killed") == lasting(finished.folder)
+
+
+def test_other_attacks_run_on_saved_rows(finished: run.Finished, tmp_path: Path) -> None:
+    changes = {"attacks": ("hotflip+thesaurus",), "n": 5}
+    found = run.attack(str(finished.folder), changes, tmp_path / "more", jobs=1, quiet=True)
+    assert {attack.name for row in found.rows for attack in row.record.attacks} == {"hotflip.strong+thesaurus"}
+    assert {row.record.data.n for row in found.rows} == {5}
+    with pytest.raises(UsageError, match="trained already"):
+        run.attack(str(finished.folder), {"schemes": ("natural",)}, tmp_path / "no", quiet=True)
+
+
+def test_any_callable_is_a_victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shouting.py").write_text(
+        "import numpy as np\n"
+        "def logits(texts):\n"
+        "    loud = np.array([sum(w.lower() in ('now', 'stuck', 'help', 'minutes') for w in t.split()) for t in texts])\n"
+        "    return np.stack([np.full(len(texts), 0.5), loud], axis=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = run.attack("shouting:logits", {"attacks": ("deepwordbug",), "n": 20}, tmp_path / "out", quiet=True)
+    (row,) = found.rows
+    assert row.record.artefact.total_bytes is None
+    assert row.record.training is None
+    assert row.record.clean.n == 20
+
+
+def test_one_row_is_exported_and_measured(finished: run.Finished, tmp_path: Path) -> None:
+    row = next(path for path in (finished.folder / "model").iterdir() if path.name.startswith("student"))
+    for precision in ("fp32", "int8"):
+        sizes = run.export(str(row), "onnx", precision, tmp_path / precision)
+        assert sizes == {file.name: file.stat().st_size for file in (tmp_path / precision).iterdir()}
+    with pytest.raises(UsageError, match="name one"):
+        run.export(str(finished.folder), "onnx", "int8", tmp_path / "x")

@@ -1,0 +1,133 @@
+"""Schemes: names, weights, overrides, and what they ask for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from grit.bench import registry, schemes
+from grit.bench.types import Scheme, Term, UsageError
+
+ROBUST = {"gradmask", "perturb"}
+MAPPING = {"regress", "attribution"}
+
+
+def terms(name: str) -> set[str]:
+    return {term.objective for term in schemes.get(name).terms}
+
+
+def test_the_named_schemes_hold_what_their_names_say() -> None:
+    assert terms("natural") == {"task"}
+    assert terms("distil") == {"task", "distil"}
+    assert terms("mapped") == {"task", "distil"} | MAPPING
+    assert terms("adversarial") == {"task"} | ROBUST
+    assert terms("proposed") == {"task", "distil"} | MAPPING | ROBUST
+
+
+def test_each_ablation_lacks_one_objective_of_proposed() -> None:
+    for removed, gone in (("distil", {"distil"}), ("mapped", MAPPING), ("adversarial", ROBUST)):
+        assert terms("proposed") - terms(f"proposed-{removed}") == gone
+
+
+def test_what_remains_in_an_ablation_is_weighted_as_in_proposed() -> None:
+    whole = {term.objective: term for term in schemes.get("proposed").terms}
+    for name in ("proposed-mapped", "proposed-adversarial"):
+        assert all(whole[term.objective] == term for term in schemes.get(name).terms)
+
+
+def test_who_needs_a_teacher() -> None:
+    needing = {name for name in schemes.names() if schemes.needs_teacher(schemes.get(name))}
+    assert {"distil", "mapped", "proposed", "proposed-mapped", "proposed-adversarial"} <= needing
+    assert not needing & {"natural", "adversarial", "hotword", "fgm", "pgd", "freelb", "free", "smoothing"}
+    # Without distillation the mapping still learns from a teacher, but no label comes from one.
+    options = [t.options for t in schemes.get("proposed-distil").terms if t.objective == "gradmask"]
+    assert options == [{"target": "labels"}]
+
+
+@pytest.mark.parametrize("name", schemes.names())
+def test_every_scheme_is_made_of_objectives_that_exist(name: str) -> None:
+    scheme = schemes.get(name)
+    made = schemes.objectives(scheme)
+    assert scheme.name == name
+    assert [weight for _, weight, _ in made] == [term.weight for term in scheme.terms]
+    assert all(weight > 0 for _, weight, _ in made)
+    assert len({key for key, _, _ in made}) == len(made)
+    assert eval(repr(scheme), {"Scheme": Scheme, "Term": Term}) == scheme
+
+
+def test_an_unknown_scheme_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown scheme 'propsed': did you mean 'proposed'"):
+        schemes.get("propsed")
+
+
+def test_overrides_replace_weights_options_and_teacher() -> None:
+    scheme = schemes.override(
+        schemes.get("proposed"), {"distil.weight": "0.25", "gradmask.top": "3", "gradmask.share": "0.5", "teacher": "big"}
+    )
+    found = {term.objective: term for term in scheme.terms}
+    assert found["distil"].weight == 0.25
+    assert found["gradmask"].options == {"top": 3, "share": 0.5}
+    assert scheme.teacher == "big"
+    assert scheme.name == "proposed[distil.weight=0.25,gradmask.top=3,gradmask.share=0.5,teacher=big]"
+    objective = next(objective for name, _, objective in schemes.objectives(scheme) if name == "gradmask")
+    assert repr(objective).startswith("Gradmask(top=3")
+    assert schemes.get("proposed").teacher == "teacher"
+
+
+def test_no_override_is_the_same_scheme() -> None:
+    assert schemes.override(schemes.get("proposed"), {}) == schemes.get("proposed")
+
+
+def test_weight_zero_removes_a_term_and_cannot_remove_all() -> None:
+    kept = schemes.override(schemes.get("distil"), {"distil.weight": "0"})
+    assert [term.objective for term in kept.terms] == ["task"]
+    assert not schemes.needs_teacher(kept)
+    with pytest.raises(UsageError, match="has no term left"):
+        schemes.override(schemes.get("natural"), {"task.weight": "0"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distill.weight": "1"}, "unknown field of scheme proposed 'distill.weight': did you mean 'distil.weight'"),
+        ({"distil": "1"}, "unknown field of scheme proposed 'distil'"),
+        ({"task.temperature": "1"}, "unknown field of objective task 'temperature'"),
+        ({"gradmask.top": "three"}, "top='three': expected int"),
+        ({"distil.weight": "much"}, "weight='much': expected float"),
+        ({"weight": "1"}, "unknown field of scheme proposed 'weight'"),
+    ],
+)
+def test_wrong_overrides_are_refused_in_one_line(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        schemes.override(schemes.get("proposed"), changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_objectives_and_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown objective 'distll': did you mean 'distil'"):
+        schemes.objectives(Scheme("mine", (Term("distll"),)))
+    with pytest.raises(UsageError, match="unknown option of objective distil 'temprature': did you mean 'temperature'"):
+        schemes.objectives(Scheme("mine", (Term("distil", 1.0, {"temprature": 2.0}),)))
+
+
+def test_two_terms_of_one_objective_have_names_of_their_own() -> None:
+    scheme = Scheme("mine", (Term("perturb"), Term("task"), Term("perturb", 0.5, {"kind": "pgd"})))
+    assert [name for name, _, _ in schemes.objectives(scheme)] == ["perturb", "task", "perturb#2"]
+    with pytest.raises(UsageError, match="unknown field of scheme mine"):
+        schemes.override(scheme, {"perturb.weight": "1"})
+
+
+def test_every_objective_is_part_of_some_scheme() -> None:
+    used = {term.objective for name in schemes.names() for term in schemes.get(name).terms}
+    assert used == set(registry.names("objectives"))
+
+
+def test_naming_schemes_needs_no_torch() -> None:
+    code = (
+        "import sys; from grit.bench import schemes; schemes.get('proposed'); schemes.names(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
