@@ -14,7 +14,6 @@ import json
 import random
 import subprocess
 import sys
-import typing
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from grit.bench.types import (
     Recipe,
     Score,
     Threat,
+    UsageError,
 )
 from grit.bench.victim import CallableVictim
 
@@ -72,18 +72,15 @@ def check(kind: str, name_or_class: str | type) -> list[Finding]:
     if kind not in KINDS:
         raise registry.unknown("kind with a contract", kind, KINDS, f"there is one for {' and '.join(KINDS)}")
     cls = registry.load(kind, name_or_class) if isinstance(name_or_class, str) else name_or_class
-    findings: list[Finding] = []
+    findings = [_judged("it has the shape of the noun", _model_shape if kind == "models" else _attack_shape, cls)]
+    if not findings[0].ok:
+        return findings
     if kind == "models":
-        shape, clauses, make = _model_shape, _MODEL_CLAUSES, _Specimen
-    else:
-        shape, clauses, make = _attack_shape, _ATTACK_CLAUSES, _Suspect
-    findings.append(_judged("it has the shape of the noun", shape, cls))
-    if findings[0].ok:
-        subject = make(cls)
-        findings += [_judged(name, clause, subject) for name, clause in clauses.items()]
-        if isinstance(subject, _Suspect):
-            findings += [Finding(f"tier {tier}: not checked", True, why) for tier, why in subject.absent.items()]
-    return findings
+        specimen = _Specimen(cls)
+        return findings + [_judged(name, clause, specimen) for name, clause in _MODEL_CLAUSES.items()]
+    suspect = _Suspect(cls)
+    findings += [_judged(name, clause, suspect) for name, clause in _ATTACK_CLAUSES.items()]
+    return findings + [Finding(f"tier {tier}: not checked", True, why) for tier, why in suspect.absent.items()]
 
 
 def check_name(name: str) -> list[Finding]:
@@ -130,6 +127,11 @@ def _require(holds: bool, otherwise: str) -> None:
         raise Broken(otherwise)
 
 
+def _is_frozen(cls: Any) -> bool:
+    parameters = getattr(cls, "__dataclass_params__", None)
+    return isinstance(cls, type) and parameters is not None and bool(parameters.frozen)
+
+
 # --- texts -------------------------------------------------------------------------------------------
 # Kept plain on purpose: each has one word that tells its class, and no word of another class.
 
@@ -160,7 +162,7 @@ ODD_TEXTS: Mapping[str, str] = {
 # --- models ------------------------------------------------------------------------------------------
 
 
-def _model_shape(cls: type) -> None:
+def _model_shape(cls: Any) -> None:
     import torch
 
     _require(isinstance(cls, type) and issubclass(cls, torch.nn.Module), f"{cls!r} is no class of torch.nn.Module")
@@ -169,7 +171,7 @@ def _model_shape(cls: type) -> None:
     for name in wanted + methods:
         _require(hasattr(cls, name), f"the class has no {name!r}: types.Model says what it is")
     _require(
-        dataclasses.is_dataclass(cls.Config) and cls.Config.__dataclass_params__.frozen,  # type: ignore[attr-defined]
+        _is_frozen(cls.Config),
         "Config must be a dataclass with frozen=True, so that it can be recorded and compared",
     )
     _require(isinstance(cls.recipe, Recipe), f"recipe must be a types.Recipe, got {type(cls.recipe).__name__}")
@@ -179,21 +181,21 @@ def _model_shape(cls: type) -> None:
 class _Specimen:
     """A model class, and one of its models that has been trained for a few steps."""
 
-    def __init__(self, cls: type[Model]) -> None:
+    def __init__(self, cls: Any) -> None:
         self.cls = cls
-        self._model: Model | None = None
+        self._model: Any = None
 
-    def fresh(self, seed: int = SEED) -> Model:
-        return self.cls.build(self.cls.Config(), list(TEXTS), CLASSES, seed)
+    def fresh(self) -> Any:  # a Model that is a torch.nn.Module, by the first clause
+        return self.cls.build(self.cls.Config(), list(TEXTS), CLASSES, SEED)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Any:
         """Trained a little, so that no weight is where it began; in evaluation mode."""
         if self._model is None:
             model = self.fresh()
             for _ in range(3):
                 _train_step(model)
-            self._model = model.eval()  # type: ignore[attr-defined]  # a torch.nn.Module by the first clause
+            self._model = model.eval()
         return self._model
 
 
@@ -232,7 +234,7 @@ def _train_step(model: Model) -> dict[str, bool]:
         bool(torch.isfinite(loss)), f"the loss of the first training step is {loss.item()}; check the initial weights"
     )
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     reached = {name: weight.grad is not None for name, weight in model.named_parameters() if weight.requires_grad}
     optimiser.step()
     model.constrain(1.0)
@@ -273,8 +275,8 @@ def _weights_come_from_the_seed(specimen: _Specimen) -> None:
         )
 
 
-def _weights(model: Model) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}  # type: ignore[attr-defined]
+def _weights(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 @contextmanager
@@ -403,8 +405,8 @@ def _saving_keeps_every_bit(specimen: _Specimen) -> None:
     import safetensors.torch
 
     model = specimen.model
-    saved = safetensors.torch.save({k: v.contiguous() for k, v in model.state_dict().items()})  # type: ignore[attr-defined]
-    back = typing.cast(Any, specimen.cls)(model.config, model.vocabulary, model.classes)
+    saved = safetensors.torch.save({k: v.contiguous() for k, v in model.state_dict().items()})
+    back = specimen.cls(model.config, model.vocabulary, model.classes)
     back.load_state_dict(safetensors.torch.load(saved))
     for what, other in (("saved and loaded", back.eval()), ("copied by copy.deepcopy", copy.deepcopy(model))):
         _require(
@@ -461,9 +463,9 @@ _MODEL_CLAUSES: Mapping[str, Callable[[_Specimen], None]] = {
 # --- attacks -----------------------------------------------------------------------------------------
 
 
-def _attack_shape(cls: type) -> None:
+def _attack_shape(cls: Any) -> None:
     _require(
-        isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen,  # type: ignore[attr-defined]
+        _is_frozen(cls),
         "an attack is a dataclass with frozen=True: its fields are its hyper-parameters",
     )
     names = {field.name for field in dataclasses.fields(cls)}
@@ -474,21 +476,32 @@ def _attack_shape(cls: type) -> None:
         isinstance(tiers, Mapping) and len(tiers) > 0 and "tiers" not in names,
         "it has no class attribute tiers: ClassVar[Mapping], tier -> the field values that make it",
     )
-    _require(callable(getattr(cls, "attack", None)), "it has no method attack(sentence, label, rng)")
     _require(
-        inspect.isgeneratorfunction(cls.attack),  # type: ignore[attr-defined]
-        "attack must be a generator function: it yields questions and returns its best script",
+        inspect.isgeneratorfunction(getattr(cls, "attack", None)),
+        "it has no generator method attack(sentence, label, rng), which yields questions and returns its best script",
     )
+    for tier, fields in cls.tiers.items():
+        try:
+            attack = cls(**fields)
+        except TypeError as error:
+            raise Broken(
+                f"tiers[{tier!r}] does not make an attack ({error}); name fields, and default the rest"
+            ) from None
+        _require(isinstance(attack.threat, Threat), f"threat must be a types.Threat, got {attack.threat!r:.60}")
+        try:
+            _sentence(attack.threat, "harbour")
+        except UsageError as error:
+            raise Broken(f"tier {tier}: {error}") from None
 
 
 class _Suspect:
     """An attack class, and its configured tiers; ``absent`` are those that this machine lacks something for."""
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: Any) -> None:
         self.cls = cls
         self.tiers: dict[str, Any] = {}
         self.absent: dict[str, str] = {}
-        for tier, fields in cls.tiers.items():  # type: ignore[attr-defined]  # by the first clause
+        for tier, fields in cls.tiers.items():
             attack = cls(**fields)
             try:
                 _sentence(attack.threat, _EXAMPLES[0].text).candidates(0)
@@ -561,7 +574,6 @@ def _fields_are_a_value(suspect: _Suspect) -> None:
         except (SyntaxError, NameError, TypeError, AttributeError) as error:
             raise Broken(f"{text} cannot be pasted back ({error}); use plain field values") from None
         _require(pasted == attack, f"{text} pasted back is {pasted!r}; use plain field values")
-        _require(isinstance(attack.threat, Threat), f"threat must be a types.Threat, got {attack.threat!r:.60}")
 
 
 def _tiers_name_themselves(suspect: _Suspect) -> None:

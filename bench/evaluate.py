@@ -45,7 +45,7 @@ from grit.bench.types import (
 )
 from grit.bench.victim import Asked, Respondent, Subject
 
-BEHAVIOUR = 1  # of this file, the sentence and the victim: raised by any change that can change an outcome
+BEHAVIOUR = 1  # of a journal: raised by any change of this file, the sentence or the victim that can change an outcome
 WINDOW = 256  # examples in flight: enough to fill the victim's batches, little enough to hold
 _CLEAN_TEXTS = 4096  # evaluated before any attack, at a time
 _QUESTIONS = 2  # an attack may ask this many times its query budget in questions, which no honest search does
@@ -145,8 +145,7 @@ def attack_all(
             if progress is not None and len(outcomes) > reported:
                 progress(len(outcomes), total)
             if len(outcomes) == total:
-                if isinstance(lexicon, lexicons.WordNet):
-                    lexicon.save()
+                lexicons.keep()
                 return [outcomes[place] for place in range(total)]
 
 

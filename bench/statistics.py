@@ -217,7 +217,7 @@ def pareto(correct: np.ndarray, costs: np.ndarray, alpha: float = 0.05) -> tuple
     """
     cost = np.asarray(costs, dtype=np.float64)
     low, high = (cost, cost) if cost.ndim == 2 else (cost[..., 0], cost[..., 1])
-    known = ~np.isnan(low).any(axis=1) & ~np.isnan(high).any(axis=1)
+    known = np.isfinite(low + high).all(axis=1).reshape(-1)
     cheaper = high[:, None] < low[None, :]  # [i j axes]
     equal = (low[:, None] == low[None, :]) & (high[:, None] == high[None, :])
     no_dearer = (cheaper | equal).all(axis=2)

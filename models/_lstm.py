@@ -1,4 +1,4 @@
-"""Embedding - one LSTM - linear layer: the shape that the student and its teacher share (IJCNN 2022, section III)."""
+"""Embedding - one LSTM - linear layer: the shape that the student and its teacher share (IJCNN 2022)."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ class Hashed(nn.Module):
     @dataclass(frozen=True)
     class Config:
         buckets: int = 1 << 14  # rows; ours
-        order: int = 2  # words and bigrams (Joulin et al., section 2.2)
+        order: int = 2  # words and bigrams (Joulin et al.)
         max_tokens: int = 255  # n-grams: what 128 words make
 
-    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=2e-2)
+    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=5e-2)
     separable: ClassVar[bool] = False  # a bigram looks across white space
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:

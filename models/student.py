@@ -20,16 +20,15 @@ class Student(LstmClassifier):
 
     @dataclass(frozen=True)
     class Config:
-        embedding: int = 5  # d in {5, 10, 20}; 5 is the shipped size (IJCNN 2022, section IV)
-        hidden: int = 5  # h = d (section IV)
-        vocabulary_size: int = 20_000  # rows of the table, the unknown word's among them (section IV)
+        embedding: int = 5  # d in {5, 10, 20}; 5 is the size they ship (IJCNN 2022)
+        hidden: int = 5  # h = d (IJCNN 2022)
+        vocabulary_size: int = 20_000  # rows of the table, the unknown word's among them (IJCNN 2022: V = 20,000)
         minimum_count: int = 2  # ours: words seen once teach the unknown row
         max_tokens: int = 128  # ours
         embedding_std: float = 0.1  # ours: on dev splits 0.1 learns faster and ends higher than 1
 
-    recipe: ClassVar[Recipe] = Recipe(
-        epochs=20, batch_size=64, learning_rate=1e-3
-    )  # Adam 1e-3, 20 epochs, batch 64 (section IV)
+    # 20 epochs of batch 64 with Adam (IJCNN 2022); their rate of 1e-3 has not settled by then on a dev split, 1e-2 has
+    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=1e-2)
 
     @classmethod
     def build(cls, config: Config, texts: Sequence[str], classes: int, seed: int) -> Self:

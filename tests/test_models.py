@@ -247,20 +247,20 @@ def test_learns_a_simple_task(name: str) -> None:
     rng = random.Random(0)
     filler = "we came to the room and had some soup then went home again".split()
     marks = ("warm", "cold", "loud")
-    labels = [i % CLASSES for i in range(60)]
+    labels = [i % CLASSES for i in range(48)]
     texts = [" ".join(rng.sample([*rng.choices(filler, k=6), marks[label]], 7)) for label in labels]
     model = built(name, texts=texts)
     codes, lengths = coded(model, texts)
     linear = name in ("tfidf", "hashed")
     optimiser = torch.optim.Adam(model.parameters(), 0.3 if linear else 0.02)
-    for step in range(60):
+    for step in range(50):
         optimiser.zero_grad()
         functional.cross_entropy(model.train()(codes, lengths), torch.tensor(labels)).backward()
         optimiser.step()
-        model.constrain((step + 1) / 60)
+        model.constrain((step + 1) / 50)
     with torch.no_grad():
         found = model.eval()(codes, lengths).argmax(1).tolist()
-    assert sum(map(int.__eq__, found, labels)) >= 54
+    assert sum(map(int.__eq__, found, labels)) >= 43
 
 
 # --- programs: a plain evaluation of the data that ships ---------------------------------------------

@@ -51,7 +51,7 @@ at each token, over v (a) of this token and the next k - 1, zeros beyond the end
     S = sum over time e                                       s = sum over time e (v' + 128)
     state = ((s // S) << 7) + (((s % S) << 7) // S) - 2^14    # the weighted mean of v' in Q7
 
-POWER[f] = round(2^(power_bits + (f + 1/2) / 64)); power_bits is the largest for which
+POWER[f] = round(2^(power_bits + (f + 1/2) / 64)), 16 bits; power_bits is the largest up to 15 for which
 255 * max_tokens * 2^(power_bits + 1) < 2^31.
 
 **Mean**: ``state = (((sum over time x + 128 n) << 7) + n // 2) // n - 2^14`` for n tokens.
@@ -63,13 +63,15 @@ A ``relu`` layer takes max(y, 0).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from grit.bench.export import words
+from grit.bench.export.floating import MAX_ORDER
 from grit.bench.types import MalformedInput, Rows, Ternary
 
 TABLE = 2048  # cells of a table on either side of 0
@@ -195,7 +197,7 @@ def gate_offset(body: FixedFastGrnn) -> np.ndarray:
 
 def power_bits(max_tokens: int) -> int:
     """The exponent of the largest weight of a pooling over at most this many tokens."""
-    return ((WORD - 1) // (255 * max_tokens)).bit_length() - 2
+    return min(((WORD - 1) // (255 * max_tokens)).bit_length() - 2, 15)
 
 
 def _require(holds: bool, what: str) -> None:
@@ -260,7 +262,7 @@ def _check(program: FixedProgram) -> None:
         _require(
             min(layer.table.shape) > 0 and bool((layer.table >= -127).all()), "the word table is empty or not symmetric"
         )
-        _require(0 <= layer.ngrams <= 8, f"n-grams of order {layer.ngrams}")
+        _require(0 <= layer.ngrams <= MAX_ORDER, f"n-grams of order {layer.ngrams}")
         largest = np.full(layer.table.shape[1], 127)
     if isinstance(layer, Ternary) or layer.ngrams:
         _require(not program.vocabulary, "a hashing program has a vocabulary")
@@ -331,14 +333,48 @@ def powers(bits: int) -> np.ndarray:
 
 # --- the bodies, batched ----------------------------------------------------------------------------
 # Each is told of new rows by ``learn(features int8 [rows feat])`` and keeps what depends on a row alone.
-# ``states(rows, lengths)``: rows int32 [batch seq] by falling length, 0 beyond the end -> int32 [batch feat].
+# ``states(rows, lengths)``: rows int32 [batch seq], lengths [batch] -> int32 [batch feat].
 # The matrices carry the shift, so a float here is the integer of the specification times 2^-shift, still exact.
 # Casting to an index drops the fraction towards zero, not down: the offset makes legal indices positive,
 # and all others end at the edge of the table anyway (``mode="clip"``).
 
-
 # (numpy clips faster to numbers of its own)
 _INT8, _INT16 = ((np.int32(-(1 << bits)), np.int32((1 << bits) - 1)) for bits in (7, 15))
+
+
+class _Level(NamedTuple):
+    """One step of all texts of a batch: each state is computed once for all texts that begin alike."""
+
+    tokens: np.ndarray  # [nodes] the row read
+    parents: np.ndarray | None  # [nodes] the node before it, in the level before; None: each its own, in order
+    ended: np.ndarray  # [texts] the texts whose last token this is
+    last: np.ndarray  # [texts] and their nodes
+
+
+def _levels(rows: np.ndarray, lengths: np.ndarray) -> Iterator[_Level]:
+    """The tree of beginnings of a batch, a level a token; before the first level stands one node."""
+    seq = np.arange(rows.shape[1])
+    inside = np.where(seq < lengths[:, None], rows, np.int32(-1))
+    # any order will do that puts equal beginnings side by side: that of the bytes is the cheapest
+    order = np.argsort(inside.view(f"V{4 * inside.shape[1]}").ravel(), kind="stable")
+    inside, ends = inside[order], lengths[order]
+    differ = inside[1:] != inside[:-1]
+    common = np.where(differ.any(axis=1), differ.argmax(axis=1), len(seq))  # tokens shared with the text before
+    fresh = (np.concatenate([[0], common]) <= seq[:, None]) & (seq[:, None] < ends)  # [seq batch]
+    nodes = np.cumsum(fresh, axis=1) - 1
+    before = 1
+    for t, is_fresh in enumerate(fresh):
+        first = np.flatnonzero(is_fresh)
+        parents = nodes[t - 1, first] if t else np.zeros(len(first), np.intp)
+        kept = len(first) == before and np.array_equal(parents, np.arange(before))
+        ended = np.flatnonzero(ends == t + 1)
+        yield _Level(inside[first, t], None if kept else parents, order[ended], nodes[t, ended])
+        before = len(first)
+
+
+def _cut(room: np.ndarray, *shape: int) -> np.ndarray:
+    """The beginning of a flat array, as an array of ``shape``."""
+    return room[: math.prod(shape)].reshape(shape)
 
 
 class _LstmStates:
@@ -360,23 +396,19 @@ class _LstmStates:
             drive.add(rows)
 
     def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        batch, units = len(rows), self._units
-        state = np.zeros((batch, units), np.int32)
-        h = np.zeros((batch, units), np.float32)
-        c = np.zeros((batch, units), np.int32)
-        buffers = (np.empty((4, batch, units), np.float32), np.empty((4, batch, units), np.intp))
-        gate, spare = np.empty((4, batch, units), np.int32), np.empty((batch, units), np.intp)
-        drive = np.empty((4, batch, units), np.float32)
-        running = active(lengths)
-        for t in range(rows.shape[1]):
-            n = running[t]
-            if n < len(h):
-                h, c, spare = h[:n], c[:n], spare[:n]
-                drive, gate = np.empty((4, n, units), np.float32), np.empty((4, n, units), np.int32)
-                buffers = (np.empty((4, n, units), np.float32), np.empty((4, n, units), np.intp))
-            pre, index = buffers
+        units, cells = self._units, 4 * len(rows) * self._units
+        state = np.empty((len(rows), units), np.int32)
+        h, c = np.zeros((1, units), np.float32), np.zeros((1, units), np.int32)
+        drives, sums = np.empty(cells, np.float32), np.empty(cells, np.float32)
+        indices, gates = np.empty(cells, np.intp), np.empty(cells, np.int32)
+        for tokens, parents, ended, last in _levels(rows, lengths):
+            if parents is not None:
+                h, c = h.take(parents, axis=0, mode="clip"), c.take(parents, axis=0, mode="clip")
+            n = len(tokens)
+            drive, pre = _cut(drives, 4, n, units), _cut(sums, 4, n, units)
+            index, gate = _cut(indices, 4, n, units), _cut(gates, 4, n, units)
             for k, known in enumerate(self._drives):
-                known.array.take(rows[:n, t], axis=0, out=drive[k], mode="clip")
+                known.array.take(tokens, axis=0, out=drive[k], mode="clip")
             np.matmul(h, self._state, out=pre)
             pre += drive
             np.copyto(index, pre, casting="unsafe")
@@ -389,12 +421,11 @@ class _LstmStates:
             c += 1 << 14
             c >>= 15
             np.clip(c, *_INT16, out=c)
-            np.right_shift(c, 2, out=spare)
-            spare += TABLE
-            self._tau.take(spare, out=cell, mode="clip")
+            np.right_shift(c, 2, out=index[0])
+            index[0] += TABLE
+            self._tau.take(index[0], out=cell, mode="clip")
             outward *= cell
-            still = running[t + 1]
-            np.right_shift(outward[still:], 15, out=state[still:n])
+            state[ended] = outward[last] >> 15
             outward += 1 << 22
             outward >>= 23
             np.minimum(outward, 127, out=h)
@@ -415,41 +446,43 @@ class _FastGrnnStates:
         self._drive.add(features.astype(np.float32) @ self._input + self._offset)
 
     def states(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        body = self._body
-        shape = (len(rows), self._state.shape[1])
-        h, u = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        drive, pre = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        index = np.empty(shape, np.intp)
-        z, r, update = np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(shape, np.int32)
-        running = active(lengths)
-        for t in range(rows.shape[1]):
-            n = running[t]
-            u_, pre_, drive_, index_ = u[:n], pre[:n], drive[:n], index[:n]
-            h_, z_, r_, update_ = h[:n], z[:n], r[:n], update[:n]
-            self._drive.array.take(rows[:n, t], axis=0, out=drive_, mode="clip")
-            np.matmul(u_, self._state, out=pre_)
-            pre_ += drive_
-            np.copyto(index_, pre_, casting="unsafe")
-            self._tau.take(index_, out=update_, mode="clip")
-            pre_ += self._gate
-            np.copyto(index_, pre_, casting="unsafe")
-            self._sigma.take(index_, out=z_, mode="clip")
-            np.subtract(32768, z_, out=r_)
-            r_ *= body.zeta
-            r_ >>= 15
-            r_ += body.nu
-            h_ *= z_
-            update_ *= r_
-            h_ += update_
-            h_ += 1 << 14
-            h_ >>= 15
-            np.clip(h_, *_INT16, out=h_)
-            np.multiply(h_, body.copy_multiplier, out=r_)
-            r_ += 1 << 14
-            r_ >>= 15
-            np.clip(r_, *_INT8, out=r_)
-            np.copyto(u_, r_, casting="unsafe")
-        return h
+        body, units = self._body, len(self._state)
+        state = np.empty((len(rows), units), np.int32)
+        h, u = np.zeros((1, units), np.int32), np.zeros((1, units), np.float32)
+        cells = state.size
+        drives, sums, indices = np.empty(cells, np.float32), np.empty(cells, np.float32), np.empty(cells, np.intp)
+        gates, rests, updates = (np.empty(cells, np.int32) for _ in range(3))
+        for tokens, parents, ended, last in _levels(rows, lengths):
+            if parents is not None:
+                h, u = h.take(parents, axis=0, mode="clip"), u.take(parents, axis=0, mode="clip")
+            drive, pre, index, z, r, t = (
+                _cut(room, *h.shape) for room in (drives, sums, indices, gates, rests, updates)
+            )
+            self._drive.array.take(tokens, axis=0, out=drive, mode="clip")
+            np.matmul(u, self._state, out=pre)
+            pre += drive
+            np.copyto(index, pre, casting="unsafe")
+            self._tau.take(index, out=t, mode="clip")
+            pre += self._gate
+            np.copyto(index, pre, casting="unsafe")
+            self._sigma.take(index, out=z, mode="clip")
+            np.subtract(32768, z, out=r)
+            r *= body.zeta
+            r >>= 15
+            r += body.nu
+            h *= z
+            t *= r
+            h += t
+            h += 1 << 14
+            h >>= 15
+            np.clip(h, *_INT16, out=h)
+            state[ended] = h[last]
+            np.multiply(h, body.copy_multiplier, out=r)
+            r += 1 << 14
+            r >>= 15
+            np.clip(r, *_INT8, out=r)
+            np.copyto(u, r, casting="unsafe")
+        return state
 
 
 class _MeanStates:
@@ -596,11 +629,6 @@ class _Ngrams:
             last = (fresh & 0xFFFFFFFF).astype(np.int32)[:, None]
             self.members[order].add(np.concatenate([before, last], axis=1))
         return names
-
-
-def active(lengths: np.ndarray) -> list[int]:
-    """For t = 0..max, how many of the (falling) lengths are beyond t."""
-    return np.searchsorted(-lengths, -np.arange(int(lengths[0]) + 1), side="left").tolist()
 
 
 # --- the artefact -----------------------------------------------------------------------------------

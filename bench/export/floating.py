@@ -16,6 +16,7 @@ from grit.bench.text import MAX_WIDTH
 from grit.bench.types import AttentionPool, Dense, FastGrnn, Kernel, Lstm, MalformedInput, Mean, Program, Rows, Ternary
 
 TEXTS_AT_ONCE = 256
+MAX_ORDER = 8  # of hashed n-grams
 
 
 # --- layers: x [batch seq feat], zero beyond the lengths [batch] ---------------------------------------
@@ -173,6 +174,7 @@ def check(program: Program) -> None:
         features = layer.table.shape[-1]
         _array("word table", layer.table, (len(layer.table), features))
         _require(layer.table.size > 0, "its word table is empty")
+        _require(0 <= layer.ngrams <= MAX_ORDER, f"its n-grams are of order {layer.ngrams}, not 0 to {MAX_ORDER}")
     if isinstance(layer, Rows) and not layer.ngrams:
         _require(len(program.vocabulary) == len(layer.table), "vocabulary and word table differ in length")
         _require(program.vocabulary[0] == "", 'row 0 of the vocabulary is not the unknown word ""')

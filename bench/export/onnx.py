@@ -31,6 +31,7 @@ TEXTS_AT_ONCE = 64
 TOLERANCE = 1e-3  # a traced graph's logits against the model's own, relative to the largest of them
 SMALLEST_MATRIX = 256  # weights; smaller ones, and vectors, stay fp32
 OPSET = 17
+_REMEDY = "give the model a program(), or keep Python branches and loops on values out of read and head"
 
 
 # --- writing ------------------------------------------------------------------------------------------
@@ -85,16 +86,19 @@ def traced(model: Model, texts: Sequence[str], *, int8: bool = False) -> dict[st
     inputs = (torch.from_numpy(codes), torch.from_numpy(lengths))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the tracer, about what the comparison below checks
-        torch.onnx.export(
-            whole,
-            inputs,
-            buffer,  # type: ignore[arg-type]  # a file object is right for this exporter
-            input_names=["codes", "lengths"],
-            output_names=["logits"],
-            dynamic_axes={"codes": {0: "batch", 1: "seq"}, "lengths": {0: "batch"}, "logits": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                whole,
+                inputs,
+                buffer,  # type: ignore[arg-type]  # a file object is right for this exporter
+                input_names=["codes", "lengths"],
+                output_names=["logits"],
+                dynamic_axes={"codes": {0: "batch", 1: "seq"}, "lengths": {0: "batch"}, "logits": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            raise CouldNotMeasure(f"torch cannot trace the model ({_first_line(error)}): {_REMEDY}") from error
         expected = whole(*inputs).numpy()
     graph = _plain(ModelProto.FromString(buffer.getvalue()))
     _compare(graph, codes, lengths, expected)
@@ -144,17 +148,19 @@ def _plain(graph: ModelProto) -> ModelProto:
 
 def _compare(graph: ModelProto, codes: np.ndarray, lengths: np.ndarray, expected: np.ndarray) -> None:
     session = _session(graph.SerializeToString(), threads=1)
-    together = session.run(None, {"codes": codes, "lengths": lengths})[0]
-    alone = [
-        session.run(None, {"codes": codes[k : k + 1, :n], "lengths": lengths[k : k + 1]})[0][0]
-        for k, n in enumerate(lengths.tolist())
-    ]
+    try:
+        together = session.run(None, {"codes": codes, "lengths": lengths})[0]
+        alone = [
+            session.run(None, {"codes": codes[k : k + 1, :n], "lengths": lengths[k : k + 1]})[0][0]
+            for k, n in enumerate(lengths.tolist())
+        ]
+    except Exception as error:  # onnxruntime's errors have no common class of their own
+        raise CouldNotMeasure(f"the traced graph fails on a text ({_first_line(error)}): {_REMEDY}") from error
     allowed = TOLERANCE * max(float(np.abs(expected).max()), 1.0)
     error = max(float(np.abs(together - expected).max()), float(np.abs(np.array(alone) - expected).max()))
     if not error <= allowed:  # NaN too
         raise CouldNotMeasure(
-            f"the traced graph's logits differ from the model's by {error:.3g} (allowed {allowed:.3g}): "
-            "give the model a program(), or keep Python branches on values out of read and head"
+            f"the traced graph's logits differ from the model's by {error:.3g} (allowed {allowed:.3g}): {_REMEDY}"
         )
 
 
@@ -391,7 +397,7 @@ def _session(data: bytes, threads: int) -> Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors reach the caller as exceptions
     # so that weights are unpacked from int8 once, when the session is made, not on every call
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:

@@ -257,5 +257,7 @@ def _inside(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def _steps(activations: list[np.ndarray]) -> np.ndarray:
     """For each feature of [batch seq feat], the step that spreads its largest magnitude over 127."""
     largest = np.max([np.abs(a).max(axis=(0, 1)) for a in activations], axis=0).astype(np.float64)
+    if not np.isfinite(largest).all():
+        raise MalformedInput("activations overflow float32 on the calibration texts: train with weight decay")
     # a feature that calibration never saw gets the coarsest step: it may appear later
     return np.where(largest > 0, largest, largest.max() or 1.0) / 127

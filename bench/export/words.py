@@ -8,6 +8,7 @@ Tokens that a program cannot tell apart share a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol
 
@@ -147,7 +148,7 @@ class Growing:
 def of(layer: Rows | Ternary, vocabulary: Sequence[str]) -> Vocabulary | Buckets | Codes:
     """The reader of a program's word layer."""
     if isinstance(layer, Ternary):
-        return Codes(lambda tokens: text.ternary(tokens, layer.width))
+        return Codes(partial(text.ternary, width=layer.width))
     if layer.ngrams:
         return Buckets(len(layer.table), layer.ngrams)
     return Vocabulary(vocabulary)

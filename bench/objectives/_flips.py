@@ -166,6 +166,8 @@ def _synonyms(codebook: Codebook, common: Sequence[int] | np.ndarray, lexicon: s
     for row in map(int, common):
         cut = [model.tokenize(other) for other in source.synonyms(words.strings[row])]
         tokens[row] = list(dict.fromkeys(c[0] for c in cut if len(c) == 1 and c[0] != words.strings[row]))
+    if isinstance(source, lexicons.WordNet):
+        source.save()  # opening WordNet takes seconds, and the next training asks about the same words
     words.intern(list(dict.fromkeys(token for others in tokens.values() for token in others)))
     return {row: words.intern(others).tolist() for row, others in tokens.items() if others}
 

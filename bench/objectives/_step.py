@@ -105,6 +105,14 @@ class Step:
     def lessons(self) -> Lessons:
         return self.scene.lessons
 
+    def strength(self, calm: float, full: float) -> float:
+        """How hard to attack now: 0 until ``calm`` of the training is done, 1 from ``full`` on, rising in between.
+
+        A small model that is attacked in full before it has learned anything settles on a constant answer,
+        which no attack can change, and never leaves it.
+        """
+        return min(1.0, max(0.0, (self.progress - calm) / max(full - calm, 1e-9)))
+
     @cached_property
     def rows(self) -> np.ndarray:
         """int32 [batch seq]; what a row's token is: ``scene.words.strings``."""

@@ -26,6 +26,7 @@ class Gradmask:
 
     samples: how many of the ``top`` masked texts the teacher reads a step, drawn anew each time; the
         expectation is the mean over all, and the teacher is the costly part.
+    calm, full: shares of the training: no attack before the first, all of ``share`` after the second.
     target: ``teacher`` as above. ``labels`` is for schemes without a teacher: the student reads the masked
         texts itself and must give the label. The student's own averaged logits would be the other choice; they
         were not taken because a target that moves with the student rewards agreeing with its own mistakes.
@@ -35,6 +36,8 @@ class Gradmask:
     samples: int = 2
     temperature: float = 3.0
     share: float = 0.25
+    calm: float = 0.1
+    full: float = 0.4
     target: Literal["teacher", "labels"] = "teacher"
     lexicon: str = "default"
 
@@ -48,7 +51,10 @@ class Gradmask:
         return None
 
     def __call__(self, step: Step) -> torch.Tensor:
-        rows = attacked(step, self.lexicon, self.share)
+        strength = step.strength(self.calm, self.full)
+        if not strength:
+            return torch.zeros(())
+        rows = attacked(step, self.lexicon, strength * self.share)
         features = step.over(rows)
         if not features.requires_grad:  # codes of a hashing model: no weights before the features
             features.requires_grad_()

@@ -21,10 +21,13 @@ class Hotword:
         section 3), whose word-by-word search it replaces by one step; ``random``, random candidates: the
         control, plain augmentation.
     share: 1 to this share of the words of each text change, the number drawn anew each time.
+    calm, full: shares of the training: no attack before the first, all of ``share`` after the second.
     """
 
     kind: Literal["hotflip", "random"] = "hotflip"
     share: float = 0.25
+    calm: float = 0.1
+    full: float = 0.4
     lexicon: str = "default"
 
     needs_teacher: ClassVar[bool] = False
@@ -34,10 +37,13 @@ class Hotword:
         return None
 
     def __call__(self, step: Step) -> torch.Tensor:
+        strength = step.strength(self.calm, self.full)
+        if not strength:
+            return torch.zeros(())
         if self.kind == "hotflip":
-            rows = attacked(step, self.lexicon, self.share)
+            rows = attacked(step, self.lexicon, strength * self.share)
         else:
             flips = step.scene.flips(self.lexicon)
-            budgets = flips.budgets(step.rows, step.lengths, self.share)
+            budgets = flips.budgets(step.rows, step.lengths, strength * self.share)
             rows = flips.scatter(step.rows, step.lengths, budgets, step.random)
         return cross_entropy(step.again(step.over(rows)), step.labels)

@@ -1,0 +1,32 @@
+/* ---- which hand-written kernels this compiler may use; -DGRIT_PORTABLE keeps to plain C ------------------ */
+
+#if defined(GRIT_PORTABLE)
+#elif defined(__aarch64__) && defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#define GRIT_NEON 1
+#define GRIT_SDOT 1 /* Cortex-A55, A75 and later */
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#define GRIT_NEON 1 /* Cortex-A53, A57, A72 */
+#elif defined(__ARM_FEATURE_SIMD32)
+#define GRIT_SMLAD 1 /* Cortex-M4, M7, M33 with DSP */
+#elif defined(__AVX2__)
+#define GRIT_AVX2 1
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define GRIT_VNNI 1
+#define GRIT_DPBUSD _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define GRIT_VNNI 1
+#define GRIT_DPBUSD _mm256_dpbusd_avx_epi32
+#endif
+#endif
+
+#if defined(GRIT_NEON) || defined(GRIT_AVX2)
+#define GRIT_TOKENS 4 /* that an input layer reads at once */
+#else
+#define GRIT_TOKENS 1
+#endif
+
+#if defined(GRIT_AVX2)
+typedef int32_t grit_cell;
+#else
+typedef int16_t grit_cell;
+#endif

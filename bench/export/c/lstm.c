@@ -1,0 +1,159 @@
+/* ---- one token through the LSTM -----------------------------------------------------------------------
+ * Rows stand in blocks of 8 units: 8 input gates, 8 forget gates, 8 cells, 8 output gates. h and h_next differ.
+ */
+
+#if defined(GRIT_NEON)
+
+static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+{
+    const grit_table table = grit_table_load();
+    const int16x8_t half = vdupq_n_s16(16384);
+    uint32_t unit;
+    int k;
+    (void)pairs;
+    for (unit = 0; unit < GRIT_PADDED; unit += 8, drive += 32) {
+        int32x4_t p[8];
+        int16x8_t in, forget, cell, out, next, spare;
+        grit_dot(4, grit_state_weight + 16 * GRIT_STATE_GROUPS * unit, 128, h, GRIT_STATE_GROUPS, p);
+        for (k = 0; k < 4; k++) {
+            const int16x8_t m = vld1q_s16(grit_state_multiplier + 4 * unit + 8 * k);
+            p[2 * k] = vmlaq_s32(vld1q_s32(drive + 8 * k), p[2 * k], vmovl_s16(vget_low_s16(m)));
+            p[2 * k + 1] = vmlaq_s32(vld1q_s32(drive + 8 * k + 4), p[2 * k + 1], vmovl_high_s16(m));
+        }
+        in = grit_index(p[0], p[1], GRIT_SHIFT), forget = grit_index(p[2], p[3], GRIT_SHIFT);
+        cell = grit_index(p[4], p[5], GRIT_SHIFT), out = grit_index(p[6], p[7], GRIT_SHIFT);
+        grit_sigmoid(&table, &in, &forget);
+        grit_sigmoid(&table, &cell, &out);
+        in = vaddq_s16(in, half), forget = vaddq_s16(forget, half), out = vaddq_s16(out, half);
+        cell = vshrq_n_s16(cell, 3);
+        next = vld1q_s16(c + unit);
+        p[0] = vmlal_s16(vmull_s16(vget_low_s16(forget), vget_low_s16(next)), vget_low_s16(in), vget_low_s16(cell));
+        p[1] = vmlal_high_s16(vmull_high_s16(forget, next), in, cell);
+        next = vqrshrn_high_n_s32(vqrshrn_n_s32(p[0], 15), p[1], 15);
+        vst1q_s16(c + unit, next);
+        next = spare = vqshlq_n_s16(next, 2);
+        grit_sigmoid(&table, &next, &spare);
+        next = vqdmulhq_s16(out, vshlq_n_s16(next, 1));
+        vst1q_s16(state + unit, next);
+        vst1_s8(h_next + unit, vqrshrn_n_s16(next, 8));
+    }
+}
+
+#elif defined(GRIT_AVX2)
+
+/* Two blocks of 8 units from their pre-activations p, each in four panels. Blocks may be the same one. */
+static inline void grit_cells(__m256i (*p)[4], grit_cell *const *c, int8_t *const *h, int16_t *const *state)
+{
+    const __m256i half = _mm256_set1_epi16(16384), zero = _mm256_setzero_si256();
+    const __m256i forget_in = _mm256_broadcastsi128_si256(_mm_setr_epi8(8, 9, 0, 1, 10, 11, 2, 3, 12, 13, 4, 5, 14, 15, 6, 7));
+    __m256i next[2], out[2], both, t, spare;
+    __m128i low, high;
+    int k;
+    for (k = 0; k < 2; k++) {
+        __m256i a = grit_index(p[k][0], p[k][1], GRIT_SHIFT), b = grit_index(p[k][2], p[k][3], GRIT_SHIFT), gates, cells;
+        grit_sigmoid(&a, &b); /* of each half, a is 4 input and 4 forget gates, b 4 cells and 4 output gates */
+        gates = _mm256_shuffle_epi8(_mm256_add_epi16(a, half), forget_in);
+        cells = _mm256_unpacklo_epi16(zero, _mm256_srai_epi16(b, 3));
+        cells = _mm256_blend_epi16(_mm256_loadu_si256((const __m256i *)c[k]), cells, 0xAA);
+        next[k] = _mm256_srai_epi32(_mm256_add_epi32(_mm256_madd_epi16(gates, cells), _mm256_set1_epi32(16384)), 15);
+        next[k] = _mm256_max_epi32(_mm256_min_epi32(next[k], _mm256_set1_epi32(32767)), _mm256_set1_epi32(-32768));
+        out[k] = _mm256_add_epi16(b, half);
+    }
+    for (k = 0; k < 2; k++)
+        _mm256_storeu_si256((__m256i *)c[k], next[k]);
+    t = spare = _mm256_packs_epi32(_mm256_slli_epi32(next[0], 2), _mm256_slli_epi32(next[1], 2));
+    grit_sigmoid(&t, &spare);
+    t = _mm256_slli_epi16(t, 1);
+    out[0] = _mm256_unpackhi_epi64(out[0], out[1]);
+    both = _mm256_or_si256(_mm256_slli_epi16(_mm256_mulhi_epi16(out[0], t), 1), _mm256_srli_epi16(_mm256_mullo_epi16(out[0], t), 15));
+    both = _mm256_permute4x64_epi64(both, 0xD8);
+    low = _mm256_castsi256_si128(both), high = _mm256_extracti128_si256(both, 1);
+    _mm_storeu_si128((__m128i *)state[0], low);
+    _mm_storeu_si128((__m128i *)state[1], high);
+    both = _mm256_srai_epi16(_mm256_adds_epi16(both, _mm256_set1_epi16(128)), 8);
+    low = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    _mm_storel_epi64((__m128i *)h[0], low);
+    _mm_storel_epi64((__m128i *)h[1], _mm_unpackhi_epi64(low, low));
+}
+
+/* What precedes the shift in 4 panels. */
+static inline void grit_sums(__m256i *p, uint32_t unit, const int32_t *drive)
+{
+    int k;
+    for (k = 0; k < 4; k++) {
+        const __m128i m = _mm_loadu_si128((const __m128i *)(grit_state_multiplier + 4 * unit + 8 * k));
+        p[k] = _mm256_mullo_epi32(p[k], _mm256_cvtepi16_epi32(m));
+        p[k] = _mm256_add_epi32(p[k], _mm256_loadu_si256((const __m256i *)(drive + 4 * unit + 8 * k)));
+    }
+}
+
+static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+{
+    uint32_t unit;
+    int k;
+    (void)pairs;
+    for (unit = 0; unit < GRIT_PADDED; unit += 16) {
+        const uint32_t units[2] = {unit, unit + 8 < GRIT_PADDED ? unit + 8 : unit};
+        grit_cell *const c_[2] = {c + units[0], c + units[1]};
+        int8_t *const h_[2] = {h_next + units[0], h_next + units[1]};
+        int16_t *const state_[2] = {state + units[0], state + units[1]};
+        __m256i p[2][4];
+        for (k = 0; k < 2; k++) {
+            grit_dot(4, 1, grit_state_weight + 16 * GRIT_STATE_GROUPS * units[k], 128, &h, GRIT_STATE_GROUPS, p[k]);
+            grit_sums(p[k], units[k], drive);
+        }
+        grit_cells(p, c_, h_, state_);
+    }
+}
+
+#else
+
+static inline void grit_unit(const int32_t *p, uint32_t unit, int8_t *h, grit_cell *c, int16_t *state)
+{
+    const int32_t in = grit_sigmoid(p[0] >> GRIT_SHIFT), forget = grit_sigmoid(p[1] >> GRIT_SHIFT);
+    const int32_t cell = 2 * grit_sigmoid(p[2] >> GRIT_SHIFT) - 32768, out = grit_sigmoid(p[3] >> GRIT_SHIFT);
+    const int32_t next = grit_limit16((forget * c[unit] + in * (cell >> 4) + 16384) >> 15);
+    const int32_t both = out * (2 * grit_sigmoid(next >> 2) - 32768) >> 15;
+    c[unit] = (grit_cell)next;
+    state[unit] = (int16_t)both;
+    h[unit] = (int8_t)grit_limit8((both + 128) >> 8);
+}
+
+static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+{
+    uint32_t unit, k;
+#if defined(GRIT_SMLAD)
+    const int32_t start = grit_spread(h, GRIT_STATE_GROUPS, pairs);
+    for (unit = 0; unit < GRIT_UNITS; unit += 2) {
+        const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
+        const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4;
+        const int16_t *m = grit_state_multiplier + row;
+        int32_t sums[8]; /* in, in, forget, forget, cell, cell, out, out */
+        grit_four(w, 32, 128, pairs, GRIT_STATE_GROUPS, start, sums);
+        grit_four(w + 64, 32, 128, pairs, GRIT_STATE_GROUPS, start, sums + 4);
+        for (k = 0; k < 2; k++) {
+            const int32_t *d = drive + row + k;
+            const int32_t p[4] = {d[0] + m[k] * sums[k], d[8] + m[8 + k] * sums[2 + k], d[16] + m[16 + k] * sums[4 + k],
+                                  d[24] + m[24 + k] * sums[6 + k]};
+            grit_unit(p, unit + k, h_next, c, state);
+        }
+    }
+#else
+    (void)pairs;
+    for (unit = 0; unit < GRIT_UNITS; unit++) {
+        const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
+        int32_t p[4];
+        for (k = 0; k < 4; k++) {
+            const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4 + 32 * k;
+            const int8_t *x = h;
+            int32_t sum = 0;
+            for (; x < h + 4 * GRIT_STATE_GROUPS; x += 4, w += 128)
+                sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+            p[k] = drive[row + 8 * k] + grit_state_multiplier[row + 8 * k] * sum;
+        }
+        grit_unit(p, unit, h_next, c, state);
+    }
+#endif
+}
+
+#endif

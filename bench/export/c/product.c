@@ -1,0 +1,253 @@
+/* ---- int8 layers: multiplier * (weight . x) + bias ----------------------------------------------------
+ * Weights lie in panels of 8 rows, up to 4 panels side by side in a chunk. Within a chunk they are ordered by
+ * inputs, four at a time: [chunk][inputs / 4][panel][8 rows][4 inputs]. Rows and inputs are padded with zeros.
+ * Sums are of integers and stay below 2^31, so each core may add in its own order: the result is the same.
+ */
+
+typedef struct {
+    const int8_t *weight;
+    const int16_t *multiplier; /* [rows] */
+    const int32_t *bias;       /* [rows] */
+    uint32_t rows, groups;     /* a multiple of 8; inputs / 4 */
+} grit_layer;
+
+/* Where the panel that begins at ``row`` begins, and how far its groups lie apart in bytes. */
+static const int8_t *grit_panel(const grit_layer *layer, uint32_t row, uint32_t *step)
+{
+    uint32_t chunk = row & ~31u, rows = layer->rows - chunk < 32 ? layer->rows - chunk : 32;
+    *step = 4 * rows;
+    return layer->weight + 4 * (chunk * layer->groups + row - chunk);
+}
+
+#if defined(GRIT_NEON)
+
+static inline int8x16_t grit_repeat(const int8_t *x) /* four inputs, four times */
+{
+    return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)x));
+}
+
+#if defined(GRIT_SDOT)
+
+/* sums[2p], sums[2p + 1]: the 8 rows of panel p of ``panels`` (a constant) that lie side by side. */
+GRIT_INLINE void grit_dot(int panels, const int8_t *w, uint32_t step, const int8_t *x, uint32_t groups, int32x4_t *sums)
+{
+    int v;
+    for (v = 0; v < 2 * panels; v++)
+        sums[v] = vdupq_n_s32(0);
+    for (; groups >= 4; groups -= 4, x += 16, w += 4 * step) {
+        const int8x16_t four = vld1q_s8(x);
+        for (v = 0; v < 2 * panels; v++)
+            sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 16 * v), four, 0);
+        for (v = 0; v < 2 * panels; v++)
+            sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + step + 16 * v), four, 1);
+        for (v = 0; v < 2 * panels; v++)
+            sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 2 * step + 16 * v), four, 2);
+        for (v = 0; v < 2 * panels; v++)
+            sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 3 * step + 16 * v), four, 3);
+    }
+    for (; groups; groups--, x += 4, w += step) {
+        const int8x16_t one = grit_repeat(x);
+        for (v = 0; v < 2 * panels; v++)
+            sums[v] = vdotq_s32(sums[v], vld1q_s8(w + 16 * v), one);
+    }
+}
+
+#else
+
+GRIT_INLINE void grit_dot(int panels, const int8_t *w, uint32_t step, const int8_t *x, uint32_t groups, int32x4_t *sums)
+{
+    int32x4_t part[16]; /* two sums a row, two rows a vector */
+    int v;
+    for (v = 0; v < 4 * panels; v++)
+        part[v] = vdupq_n_s32(0);
+    for (; groups >= 2; groups -= 2, x += 8, w += 2 * step) { /* two products fit 16 bits: 2 * 127 * 128 < 2^15 */
+        const int8x16_t x0 = grit_repeat(x), x1 = grit_repeat(x + 4);
+        for (v = 0; v < 2 * panels; v++) {
+            const int8x16_t w0 = vld1q_s8(w + 16 * v), w1 = vld1q_s8(w + step + 16 * v);
+            const int16x8_t low = vmull_s8(vget_low_s8(w0), vget_low_s8(x0)), high = vmull_high_s8(w0, x0);
+            part[2 * v] = vpadalq_s16(part[2 * v], vmlal_s8(low, vget_low_s8(w1), vget_low_s8(x1)));
+            part[2 * v + 1] = vpadalq_s16(part[2 * v + 1], vmlal_high_s8(high, w1, x1));
+        }
+    }
+    if (groups) {
+        const int8x16_t x0 = grit_repeat(x);
+        for (v = 0; v < 2 * panels; v++) {
+            const int8x16_t w0 = vld1q_s8(w + 16 * v);
+            part[2 * v] = vpadalq_s16(part[2 * v], vmull_s8(vget_low_s8(w0), vget_low_s8(x0)));
+            part[2 * v + 1] = vpadalq_s16(part[2 * v + 1], vmull_high_s8(w0, x0));
+        }
+    }
+    for (v = 0; v < 2 * panels; v++)
+        sums[v] = vpaddq_s32(part[2 * v], part[2 * v + 1]);
+}
+
+#endif
+
+/* out[token][row] = multiplier (weight . x[token]) + bias for GRIT_TOKENS tokens, ``stride`` bytes apart. */
+static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+{
+    uint32_t row, step, groups;
+    int t;
+    for (row = 0; row < layer->rows; row += 8) {
+        const int8_t *w = grit_panel(layer, row, &step), *x_ = x;
+        const int16x8_t multiplier = vld1q_s16(layer->multiplier + row);
+        const int32x4_t m0 = vmovl_s16(vget_low_s16(multiplier)), m1 = vmovl_high_s16(multiplier);
+        const int32x4_t b0 = vld1q_s32(layer->bias + row), b1 = vld1q_s32(layer->bias + row + 4);
+        int32x4_t sums[GRIT_TOKENS][2];
+#if defined(GRIT_SDOT)
+        for (t = 0; t < GRIT_TOKENS; t++)
+            sums[t][0] = sums[t][1] = vdupq_n_s32(0);
+        for (groups = layer->groups; groups >= 4; groups -= 4, x_ += 16) {
+            int8x16_t four[GRIT_TOKENS];
+            for (t = 0; t < GRIT_TOKENS; t++)
+                four[t] = vld1q_s8(x_ + t * stride);
+#define GRIT_LANE(lane)                                                          \
+    {                                                                            \
+        const int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);                 \
+        for (t = 0; t < GRIT_TOKENS; t++) {                                      \
+            sums[t][0] = vdotq_laneq_s32(sums[t][0], w0, four[t], lane);         \
+            sums[t][1] = vdotq_laneq_s32(sums[t][1], w1, four[t], lane);         \
+        }                                                                        \
+        w += step;                                                               \
+    }
+            GRIT_LANE(0) GRIT_LANE(1) GRIT_LANE(2) GRIT_LANE(3)
+        }
+        for (; groups; groups--, x_ += 4, w += step)
+            for (t = 0; t < GRIT_TOKENS; t++) {
+                const int8x16_t one = grit_repeat(x_ + t * stride);
+                sums[t][0] = vdotq_s32(sums[t][0], vld1q_s8(w), one);
+                sums[t][1] = vdotq_s32(sums[t][1], vld1q_s8(w + 16), one);
+            }
+#else
+        (void)x_, (void)groups;
+        for (t = 0; t < GRIT_TOKENS; t++)
+            grit_dot(1, w, step, x + t * stride, layer->groups, sums[t]);
+#endif
+        for (t = 0; t < GRIT_TOKENS; t++) {
+            vst1q_s32(out + t * layer->rows + row, vmlaq_s32(b0, sums[t][0], m0));
+            vst1q_s32(out + t * layer->rows + row + 4, vmlaq_s32(b1, sums[t][1], m1));
+        }
+    }
+}
+
+#elif defined(GRIT_SMLAD)
+
+/* Winograd's inner product (1968): w0 x0 + w1 x1 = (w0 + x1)(w1 + x0) - w0 w1 - x0 x1. One SMLAD does four products,
+ * and the additions widen the bytes on the way. The w0 w1 are part of the biases in this file's SMLAD variant.
+ */
+typedef uint32_t __attribute__((may_alias)) grit_word;
+
+/* pairs[2g], pairs[2g + 1]: of inputs 4g.. the odd and the even ones in 16 bits; returns -(x0 x1 + x2 x3 + ...). */
+static int32_t grit_spread(const int8_t *x, uint32_t groups, uint32_t *pairs)
+{
+    int32_t sum = 0;
+    for (; groups; groups--, x += 4, pairs += 2) {
+        const uint32_t word = *(const grit_word *)x;
+        pairs[0] = __sxtb16(__ror(word, 8));
+        pairs[1] = __sxtb16(word);
+        sum = __smlad(pairs[0], pairs[1], sum);
+    }
+    return -sum;
+}
+
+/* Four rows: those that begin at a, a + 4, b and b + 4; ``start`` is what grit_spread returned. */
+GRIT_INLINE void grit_four(const int8_t *a, uint32_t b, uint32_t step, const uint32_t *pairs, uint32_t groups, int32_t start,
+                           int32_t *sums)
+{
+    int32_t s0 = start, s1 = start, s2 = start, s3 = start;
+    for (; groups; groups--, a += step, pairs += 2) {
+        const uint32_t odd = pairs[0], even = pairs[1];
+        const uint32_t w0 = ((const grit_word *)a)[0], w1 = ((const grit_word *)a)[1];
+        const uint32_t w2 = ((const grit_word *)(a + b))[0], w3 = ((const grit_word *)(a + b))[1];
+        s0 = __smlad(__sxtab16(odd, w0), __sxtab16(even, __ror(w0, 8)), s0);
+        s1 = __smlad(__sxtab16(odd, w1), __sxtab16(even, __ror(w1, 8)), s1);
+        s2 = __smlad(__sxtab16(odd, w2), __sxtab16(even, __ror(w2, 8)), s2);
+        s3 = __smlad(__sxtab16(odd, w3), __sxtab16(even, __ror(w3, 8)), s3);
+    }
+    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+}
+
+static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+{
+    const int32_t start = grit_spread(x, layer->groups, pairs);
+    uint32_t row, k, step;
+    for (row = 0; row < layer->rows; row += 4) {
+        const int8_t *w = grit_panel(layer, row, &step);
+        int32_t sums[4];
+        grit_four(w, 8, step, pairs, layer->groups, start, sums);
+        for (k = 0; k < 4; k++)
+            out[row + k] = layer->multiplier[row + k] * sums[k] + layer->bias[row + k];
+    }
+}
+
+#elif defined(GRIT_AVX2)
+
+typedef int32_t __attribute__((may_alias)) grit_word;
+
+/* sums[p] += four inputs times the 8 rows of panel p of ``panels`` (a constant) that lie side by side. */
+GRIT_INLINE void grit_group(int panels, const int8_t *w, const int8_t *x, __m256i *sums)
+{
+    int p;
+    const __m256i one = _mm256_set1_epi32(*(const grit_word *)x);
+#if defined(GRIT_VNNI) /* x + 128 is unsigned; 128 times the weights is taken off in the biases */
+    const __m256i raised = _mm256_xor_si256(one, _mm256_set1_epi8(-128));
+    for (p = 0; p < panels; p++)
+        sums[p] = GRIT_DPBUSD(sums[p], raised, _mm256_loadu_si256((const __m256i *)(w + 32 * p)));
+#else /* |x| is unsigned; two products fit 16 bits: 2 * 128 * 127 < 2^15 */
+    const __m256i size = _mm256_abs_epi8(one);
+    for (p = 0; p < panels; p++) {
+        const __m256i signs = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(w + 32 * p)), one);
+        const __m256i pairs = _mm256_maddubs_epi16(size, signs);
+        sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+#endif
+}
+
+/* Panels of ``texts`` vectors x (both constants): sums[text * panels + panel]. */
+GRIT_INLINE void grit_dot(int panels, int texts, const int8_t *w, uint32_t step, const int8_t *const *x, uint32_t groups,
+                          __m256i *sums)
+{
+    uint32_t g;
+    int k;
+    for (k = 0; k < texts * panels; k++)
+        sums[k] = _mm256_setzero_si256();
+    for (g = 0; g < groups; g++, w += step)
+        for (k = 0; k < texts; k++)
+            grit_group(panels, w, x[k] + 4 * g, sums + k * panels);
+}
+
+static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+{
+    uint32_t row, step, t;
+    const int8_t *each[GRIT_TOKENS];
+    for (t = 0; t < GRIT_TOKENS; t++)
+        each[t] = x + t * stride;
+    for (row = 0; row < layer->rows; row += 8) {
+        const int8_t *w = grit_panel(layer, row, &step);
+        const __m256i m = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(layer->multiplier + row)));
+        const __m256i b = _mm256_loadu_si256((const __m256i *)(layer->bias + row));
+        __m256i sums[GRIT_TOKENS];
+        grit_dot(1, GRIT_TOKENS, w, step, each, layer->groups, sums);
+        for (t = 0; t < GRIT_TOKENS; t++)
+            _mm256_storeu_si256((__m256i *)(out + t * layer->rows + row), _mm256_add_epi32(_mm256_mullo_epi32(sums[t], m), b));
+    }
+}
+
+#else /* plain C: what all the others must equal */
+
+static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+{
+    uint32_t row, r, t, g, step;
+    for (row = 0; row < layer->rows; row += 8)
+        for (t = 0; t < GRIT_TOKENS; t++) {
+            const int8_t *w = grit_panel(layer, row, &step), *x_ = x + t * stride;
+            int32_t sums[8] = {0};
+            for (g = 0; g < layer->groups; g++, w += step, x_ += 4)
+                for (r = 0; r < 8; r++)
+                    sums[r] += w[4 * r] * x_[0] + w[4 * r + 1] * x_[1] + w[4 * r + 2] * x_[2] + w[4 * r + 3] * x_[3];
+            for (r = 0; r < 8; r++)
+                out[t * layer->rows + row + r] = layer->multiplier[row + r] * sums[r] + layer->bias[row + r];
+        }
+}
+
+#endif

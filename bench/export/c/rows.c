@@ -1,0 +1,9 @@
+/* ---- row -> features --------------------------------------------------------------------------------------- */
+
+static inline void grit_features(model_token row, int8_t *x)
+{
+    const int8_t *from = grit_table + (uint32_t)row * GRIT_FEATURES;
+    uint32_t k;
+    for (k = 0; k < GRIT_FEATURES; k++)
+        x[k] = from[k];
+}
