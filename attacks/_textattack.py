@@ -3,16 +3,19 @@
 Its greedy search by word importance ranks the words that are no stop words, walks them in that order and
 takes the best candidate of each if it beats the text so far, testing success on that one only. Ties are
 decided by the order of texts, of a Python set of integers and of numpy's default sort: all are repeated here.
+Its HotFlip is another search, with two constraints on words that stand at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import re
+from collections.abc import Callable, Collection, Generator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from grit.bench.types import Edit, Question, Score, Script, Sentence
+from grit.bench.types import CouldNotMeasure, Edit, Question, Score, Script, Sentence
 
 UNKNOWN = "[UNK]"  # a literal string to the victim, whatever its own unknown word is
 
@@ -33,18 +36,18 @@ def scores(scripts: Sequence[Script], label: int) -> Generator[Question, np.ndar
     return Scores(1 - outputs[:, label], outputs.argmax(axis=1))
 
 
-def modifiable(sentence: Sentence) -> list[int]:
-    """The words that are no stop words, in the order in which the set of them is walked.
+def modifiable(sentence: Sentence, changed: Collection[int] = ()) -> list[int]:
+    """The words that are no stop words and not ``changed``, in the order in which the set of them is walked.
 
     That order is not ascending for long texts, and the sort that follows is not stable, so the set is made by
-    the same three operations: all words, without the (no) changed ones, without the stop words.
+    the same three operations: all words, without the changed ones, without the stop words.
     """
     every = set(range(len(sentence.words)))
     free = set()
     for index in range(len(sentence.words)):
         if not sentence.protected(index):
             free.add(index)
-    return list((every & (every - set())) & free)
+    return list((every & (every - set(changed))) & free)
 
 
 def without(indices: Sequence[int]) -> list[Script]:
@@ -93,3 +96,77 @@ def greedy(
             if found.predicted[best] != label:
                 break
     return script
+
+
+# --- constraints of its HotFlip ------------------------------------------------------------------------
+
+_LETTER = re.compile("[A-Za-z]")
+_RUN = re.compile(r"[\w'\-*@\u02D7\u0060\u00D7]+")  # of the characters of a word, as a Sentence cuts it
+_BEFORE, _BEHIND = 4, 3  # words of context that its tagger sees
+
+
+@lru_cache(maxsize=4)
+def writable(words: tuple[str, ...]) -> list[str]:
+    """Of a vocabulary, what it writes: strings that hold a letter and read as one word."""
+    return [word for word in words if _LETTER.search(word) and sum(map(bool, _runs(word))) == 1]
+
+
+def _runs(word: str) -> list[str]:
+    return [run.strip("'-_*@") for run in _RUN.findall(word)]
+
+
+class Vectors:
+    """Word vectors from an .npz file with the arrays ``words`` [words] and ``vectors`` [words feat]."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                words, self._vectors = file["words"].tolist(), file["vectors"]
+        except (OSError, ValueError, KeyError) as error:
+            raise CouldNotMeasure(
+                f"hotflip.textattack compares words by their vectors and cannot read them from {path!r} ({error}); "
+                "give embedding=FILE.npz with the arrays words [words] and vectors [words feat]"
+            ) from error
+        self._rows = {word: row for row, word in enumerate(words)}
+
+    def near(self, word: str, other: str, cosine: float) -> bool:
+        """Whether two words, in lower case, are as near as that; words without a vector are near to all."""
+        a, b = self._rows.get(word.lower()), self._rows.get(other.lower())
+        if a is None or b is None:
+            return True
+        first, second = self._vectors[a], self._vectors[b]
+        norms = np.linalg.norm(first) * np.linalg.norm(second)
+        return bool(first @ second >= cosine * norms)
+
+
+@lru_cache(maxsize=4)
+def vectors(path: str) -> Vectors:
+    """Read once a process."""
+    return Vectors(path)
+
+
+def same_part_of_speech(words: Sequence[str], index: int, written: str) -> bool:
+    """Whether nltk's universal tags of both words agree in their place; a noun may stand for a verb and back."""
+    before, behind = tuple(words[max(index - _BEFORE, 0) : index]), tuple(words[index + 1 : index + 1 + _BEHIND])
+    tags = {_tag(before, word, behind) for word in (words[index], written)}
+    return len(tags) == 1 or tags == {"NOUN", "VERB"}
+
+
+@lru_cache(maxsize=1 << 14)
+def _tag(before: tuple[str, ...], word: str, behind: tuple[str, ...]) -> str:
+    """The tag of a word in its context; of the first such word there, as it looks it up."""
+    try:
+        import nltk
+
+        tagged = nltk.pos_tag([*before, word, *behind], tagset="universal")
+    except (ImportError, LookupError) as error:
+        raise CouldNotMeasure(
+            "hotflip.textattack needs nltk's tagger, which is not where NLTK_DATA points; run "
+            "python -m nltk.downloader averaged_perceptron_tagger_eng universal_tagset"
+        ) from error
+    return dict(reversed(tagged))[word]
+
+
+def need_tagger() -> None:
+    """Raise CouldNotMeasure, before anything is asked, where the tagger is missing."""
+    _tag((), "word", ())

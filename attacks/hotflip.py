@@ -3,7 +3,8 @@
 Ebrahimi, Rao, Lowd, Dou: "HotFlip: White-Box Adversarial Examples for Text Classification", ACL 2018. The gain
 of writing word w at place i is grad_i . (features(w) - features(x_i)), over whatever the model's feature cut
 is: an embedding row or a hash projection, a synonym or a typo. Tiers: ``strong``, the suite's, over words;
-``paper``, the character level of sections 3 and 4 by the same formula.
+``paper``, the character level of sections 3 and 4 by the same formula; ``textattack``, what TextAttack 0.3.11
+makes of the word level of section 5, with its places that are not aligned with the tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from grit.attacks import _textattack
 from grit.attacks._search import Broken, Search, Steps, extended, options
-from grit.bench.types import Edit, Gain, Question, Script, Sentence, Threat
+from grit.bench.types import CouldNotMeasure, Edit, Gain, Grid, Question, Script, Sentence, Threat
 
 _STRONG = Threat(spaces=("synonyms", "typos"))
-_PAPER = Threat(spaces=("characters",), max_words=1.0, protect_stop_words=False, max_queries=10_000_000)
+_UNLIMITED = 10_000_000  # queries
+_PAPER = Threat(spaces=("characters",), max_words=1.0, protect_stop_words=False, max_queries=_UNLIMITED)
+_MOST_WORDS, _COSINE = 2, 0.8  # of the textattack tier: words changed, and similarity to the word written over
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class HotFlip:
     sweep_share: of the query budget, for single words in the strong tier, in the order of their gains.
     pool: candidates that are ranked again for every script of the beam.
     max_characters: share of the characters of the text that the paper tier may change (section 4.3: 10 %).
+    embedding: of the textattack tier, an .npz file with the arrays ``words`` and ``vectors``: TextAttack compares
+        the words it writes with those it writes over by counter-fitted vectors, which it fetches.
     """
 
     threat: Threat = _STRONG
@@ -39,13 +45,20 @@ class HotFlip:
     sweep_share: float = 0.5
     pool: int = 1000
     max_characters: float = 0.1
+    embedding: str = ""
 
     tiers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "strong": {},
         "paper": {"tier": "paper", "threat": _PAPER, "top": 10},
+        "textattack": {
+            "tier": "textattack",
+            "threat": Threat(spaces=("vocabulary",), max_words=1.0, max_queries=_UNLIMITED),
+        },
     }
 
     def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
+        if self.tier == "textattack":
+            return (yield from self._textattack(sentence, label))
         search = Search(sentence, label)
         try:
             yield from self._paper(search) if self.tier == "paper" else self._strong(search)
@@ -62,10 +75,7 @@ class HotFlip:
         if not edits:
             return
         gains = yield Gain((), edits)
-        distinct: dict[tuple[int, float], Edit] = {}  # candidates of a word with one gain to the last bit read alike
-        for edit, gain in zip(edits, gains.tolist(), strict=False):
-            distinct.setdefault((edit.index, gain), edit)
-        by_gain = [edit for (_, _), edit in sorted(distinct.items(), key=lambda item: -item[0][1])]
+        by_gain = _distinct(edits[: len(gains)], gains)
         yield from search.sweep(by_gain[: int(self.sweep_share * self.threat.max_queries)])
         if sentence.max_edits < 2:
             return
@@ -113,6 +123,46 @@ class HotFlip:
             asked = list(grown)
             found = yield from search.ask(asked)
             scripts = [asked[i] for i in _first(found, self.beam_width)]
+
+    def _textattack(self, sentence: Sentence, label: int) -> Generator[Question, np.ndarray, Script]:
+        """The one best candidate of the whole text, then the constraints: the first that fails them ends the search.
+
+        With a single candidate a step, its beam of ten never holds more than one text.
+        """
+        vectors = _textattack.vectors(self.embedding)
+        _textattack.need_tagger()
+        vocabulary = _textattack.writable(tuple(sentence.vocabulary))
+        if not vocabulary:
+            raise CouldNotMeasure("hotflip.textattack writes words of the model's vocabulary, and was given none")
+        yield from _textattack.scores([()], label)
+        script: Script = ()
+        while True:
+            free = _textattack.modifiable(sentence, [edit.index for edit in script])
+            edits = Grid(free, vocabulary)
+            gains = yield Gain(script, edits, aligned=False)
+            if not len(gains) or len(script) == _MOST_WORDS:
+                return script
+            edit = edits[int(gains.argmax())]
+            before = sentence.words[edit.index]
+            if (
+                edit.word == before
+                or not vectors.near(before, edit.word, _COSINE)
+                or not _textattack.same_part_of_speech(sentence.words, edit.index, edit.word)
+            ):
+                return script
+            script = extended(script, edit)
+            found = yield from _textattack.scores([script], label)
+            if not len(found.predicted) or found.predicted[0] != label:
+                return script
+
+
+def _distinct(edits: list[Edit], gains: np.ndarray) -> list[Edit]:
+    """Edits by falling gain; of those of one word with one gain to the last bit, which read alike, the first."""
+    sites = np.array([edit.index for edit in edits])
+    order = np.lexsort((sites, -gains))
+    sites, gains = sites[order], gains[order]
+    same = (sites[1:] == sites[:-1]) & (gains[1:] == gains[:-1])
+    return [edits[i] for i in order[np.concatenate(([True], ~same))].tolist()]
 
 
 def _first(values: np.ndarray, count: int) -> list[int]:

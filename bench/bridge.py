@@ -19,7 +19,7 @@ import numpy as np
 
 from grit.bench.export import build
 from grit.bench.sentence import Text, composed
-from grit.bench.types import CouldNotMeasure, Edit, Gain, Script
+from grit.bench.types import CouldNotMeasure, Edit, Gain, Grid, Script
 from grit.bench.victim import CallableVictim, Respondent, Subject, Victim
 
 ARTEFACT = "artefact.safetensors"  # the deployed bytes in the folder of a saved row
@@ -114,7 +114,7 @@ class _WordLstm(CallableVictim):
     def __init__(self, wrapper: Any, *, name: str, classes: int, unknown: str) -> None:
         super().__init__(_plain(wrapper), name=name, classes=classes, unknown=unknown)
         self._wrapper = wrapper
-        self._rows: dict[str, int] = {}  # string -> its row of the embedding
+        self._row_of: dict[str, int] = {}  # string -> its row of the embedding
 
     def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
         return [self._gains(subject.sentence, question) for subject, question, _ in asked]
@@ -126,26 +126,34 @@ class _WordLstm(CallableVictim):
         found = self._wrapper.get_grad(self._unknown.join(sentence.segments(0, len(sentence.text), base)))
         table = self._wrapper.model.get_input_embeddings().weight.data.cpu()
         gradients, tokens = torch.tensor(found["gradient"]), found["ids"]
-        if question.aligned:
-            places = [sentence.piece_of(edit.index) for edit in edits]
-            written = [self._piece(sentence, place, base, edit) for place, edit in zip(places, edits, strict=True)]
-        else:
-            places = [edit.index for edit in edits]
-            written = [edit.word for edit in edits]
-        self._learn(written)
-        rises = np.zeros((len(tokens) + 1, len(table)), np.float32)  # [seq rows]; none beyond the last token read
-        for place in set(places):
-            if place < len(tokens):
-                products = table.mv(gradients[place])
-                rises[place] = (products - products[tokens[place]]).numpy()
-        within = np.minimum(np.array(places, np.intp), len(tokens))
-        return rises[within, [self._rows[string] for string in written]].astype(np.float64)
+
+        def rises(place: int) -> np.ndarray:
+            """Of the loss, for every row of the table in place of a token; none beyond the last token: [rows]."""
+            if place >= len(tokens):
+                return np.zeros(len(table), np.float32)
+            products = table.mv(gradients[place])
+            return (products - products[tokens[place]]).float().numpy()  # single precision: TextAttack's own
+
+        if isinstance(edits, Grid) and not question.aligned:
+            written = self._rows_of(edits.words)
+            return np.array([rises(site)[written] for site in edits.sites], np.float64).ravel()
+        places = [sentence.piece_of(edit.index) if question.aligned else edit.index for edit in edits]
+        strings = [
+            self._piece(sentence, place, base, edit) if question.aligned else edit.word
+            for place, edit in zip(places, edits, strict=True)
+        ]
+        of_place = {place: rises(place) for place in set(places)}
+        rows = self._rows_of(strings).tolist()
+        return np.array([of_place[place][row] for place, row in zip(places, rows, strict=True)], np.float64)
 
     def _piece(self, sentence: Text, place: int, base: Script, edit: Edit) -> str:
         """The piece of an edit as it reads under the base and the edit."""
         of_piece = tuple(other for other in base if sentence.piece_of(other.index) == place)
         return self._unknown.join(sentence.segments(*sentence.piece_spans[place], composed(of_piece, edit)))
 
-    def _learn(self, strings: Sequence[str]) -> None:
-        new = [string for string in dict.fromkeys(strings) if string not in self._rows]
-        self._rows.update(zip(new, (ids[0] for ids in self._wrapper.tokenizer(new)), strict=True) if new else ())
+    def _rows_of(self, strings: Sequence[str]) -> np.ndarray:
+        """Rows of the embedding, [strings]."""
+        new = [string for string in dict.fromkeys(strings) if string not in self._row_of]
+        if new:
+            self._row_of.update(zip(new, (ids[0] for ids in self._wrapper.tokenizer(new)), strict=True))
+        return np.array([self._row_of[string] for string in strings], np.intp)

@@ -118,7 +118,8 @@ def _judged(name: str, clause: Callable[[Any], None], subject: Any) -> Finding:
         for frame in inspect.trace():
             if not frame.filename.startswith(str(inspect.getfile(check))):
                 place = f" at {frame.filename}:{frame.lineno}"
-        return Finding(name, False, f"it raised {type(error).__name__}: {error}{place}; correct it")
+        said = " ".join(str(error).split())
+        return Finding(name, False, f"it raised {type(error).__name__}: {said}{place}; correct it")
     return Finding(name, True)
 
 
@@ -212,7 +213,9 @@ def _padded(model: Model, texts: Sequence[str], extra: int = 0) -> tuple[torch.T
 
 
 def _forward(model: Model, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    return model.head(model.read(model.features(codes), lengths).state)
+    reading = model.read(model.features(codes), lengths)
+    _require(isinstance(reading, Reading), f"read must give a types.Reading, got {type(reading).__name__}")
+    return model.head(reading.state)
 
 
 def _logits(model: Model, texts: Sequence[str], extra: int = 0) -> np.ndarray:
@@ -368,7 +371,6 @@ def _gradients_reach_the_features(specimen: _Specimen) -> None:
     features = model.features(codes).detach().requires_grad_(True)
     _require(features.ndim == 3, f"features are {list(features.shape)}, expected [batch seq feat]")
     reading = model.read(features, lengths)
-    _require(isinstance(reading, Reading), f"read must give a types.Reading, got {type(reading).__name__}")
     _require(
         reading.words.shape[:2] == features.shape[:2],
         f"Reading.words is {list(reading.words.shape)}, expected one vector a token: [batch seq feat]",
@@ -501,6 +503,7 @@ class _Suspect:
         self.cls = cls
         self.tiers: dict[str, Any] = {}
         self.absent: dict[str, str] = {}
+        self._full: dict[str, list[Outcome]] = {}
         for tier, fields in cls.tiers.items():
             attack = cls(**fields)
             try:
@@ -509,6 +512,12 @@ class _Suspect:
                 self.absent[tier] = str(error)
             else:
                 self.tiers[tier] = attack
+
+    def full(self, tier: str) -> list[Outcome]:
+        """Its outcomes on all examples, with the whole budget."""
+        if tier not in self._full:
+            self._full[tier] = self.outcomes(tier, _EXAMPLES)
+        return self._full[tier]
 
     def outcomes(self, tier: str, examples: Sequence[Example], **changes: Any) -> list[Outcome]:
         """What the engine makes of a tier on the toy victim; ``budget`` lowers the threat's, the rest is passed on."""
@@ -627,7 +636,7 @@ def _no_errors(tier: str, outcomes: Sequence[Outcome], where: str) -> None:
 def _threat_and_budget_are_kept(suspect: _Suspect) -> None:
     for tier in suspect.tiers:
         for budget in (1, 7, _BUDGET):
-            outcomes = suspect.outcomes(tier, _EXAMPLES, budget=budget)
+            outcomes = suspect.full(tier) if budget == _BUDGET else suspect.outcomes(tier, _EXAMPLES, budget=budget)
             _no_errors(tier, outcomes, f"with {budget} queries")
             _require(
                 all(o.queries <= budget for o in outcomes), f"tier {tier}: more queries than {budget} were counted"
@@ -636,7 +645,7 @@ def _threat_and_budget_are_kept(suspect: _Suspect) -> None:
 
 def _a_fragile_victim_breaks(suspect: _Suspect) -> None:
     for tier in suspect.tiers:
-        outcomes = suspect.outcomes(tier, _EXAMPLES)
+        outcomes = suspect.full(tier)
         _require(
             any(outcome.outcome == "broken" for outcome in outcomes),
             f"tier {tier} broke none of {len(outcomes)} texts that hang on one word; does it return what it found?",
@@ -645,7 +654,7 @@ def _a_fragile_victim_breaks(suspect: _Suspect) -> None:
 
 def _outcomes_come_from_the_seed(suspect: _Suspect) -> None:
     for tier in suspect.tiers:
-        first = suspect.outcomes(tier, _EXAMPLES)
+        first = suspect.full(tier)
         with _other_global_generators():
             again = suspect.outcomes(tier, _EXAMPLES)
         _require(
@@ -663,7 +672,7 @@ def _nothing_is_changed(suspect: _Suspect) -> None:
     for tier, attack in suspect.tiers.items():
         before = repr(attack), copy.deepcopy(vars(attack))
         state = random.getstate()
-        suspect.outcomes(tier, _EXAMPLES[:2])
+        suspect.outcomes(tier, _EXAMPLES[:2], budget=50)
         list(_questions(attack, _sentence(attack.threat, _EXAMPLES[0].text)))
         _require((repr(attack), vars(attack)) == before, f"tier {tier}: attacking changed the attack itself")
         _require(

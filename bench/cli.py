@@ -222,8 +222,9 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
 def run_(output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any) -> None:
     """Train, export, attack and measure every model under every scheme; then the board."""
     from grit.bench import run
+    from grit.bench.experiment import Experiment
 
-    experiment = run.Experiment(**_chosen(options))
+    experiment = Experiment(**_chosen(options))
     finished = run.run(experiment, output, jobs=jobs, quiet=quiet)
     _show(finished, as_json)
 
@@ -236,8 +237,9 @@ def run_(output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int
 def train(output: Path | None, quiet: bool, debug: bool, jobs: int | None, **options: Any) -> None:
     """Train and export only; 'grit run' with the same words continues from there."""
     from grit.bench import run
+    from grit.bench.experiment import Experiment
 
-    experiment = run.Experiment(**_chosen(options))
+    experiment = Experiment(**_chosen(options))
     folder = run.train(experiment, output, jobs=jobs, quiet=quiet)
     click.echo(str(folder))
 

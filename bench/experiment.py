@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grit.bench import datasets, lexicons, records, registry, schemes
+from grit.bench import datasets, lexicons, records, registry, schemes, suites
 from grit.bench.types import Attack, Dataset, MalformedInput, Recipe, Scheme, StorageError, UsageError
 
 Pairs = tuple[tuple[str, str], ...]
@@ -144,18 +144,35 @@ def _parse_spec(spec: str) -> tuple[str, Pairs]:
 
 
 def attacks(experiment: Experiment) -> dict[str, Attack]:
-    """Full name -> configured attack; the default lexicon is written out, so a name means one thing everywhere."""
-    found = {}
+    """Full name -> configured attack, a suite (``std@1``, ``std@1+thesaurus``) as its members.
+
+    The default lexicon is written out, so a name means one thing everywhere.
+    """
+    found: dict[str, Attack] = {}
     for spec in experiment.attacks:
-        attack = registry.attack(spec)
-        if attack.threat.lexicon == "default":
-            named = dataclasses.replace(attack.threat, lexicon=lexicons.load("default").name)
-            attack = dataclasses.replace(attack, threat=named)  # type: ignore[type-var]  # a dataclass by contract
-        name = registry.attack_name(attack)
-        if name in found:
-            raise UsageError(f"attack {name} is asked for twice")
-        found[name] = attack
+        suite, _, lexicon = spec.partition("+")
+        if "@" in suite:
+            members = suites.attacks(suites.load(suite), lexicon or "default")
+        else:
+            attack = registry.attack(spec)
+            if attack.threat.lexicon == "default":
+                named = dataclasses.replace(attack.threat, lexicon=lexicons.load("default").name)
+                attack = dataclasses.replace(attack, threat=named)  # type: ignore[type-var]  # a dataclass by contract
+            members = {registry.attack_name(attack): attack}
+        for name, attack in members.items():
+            if name in found:
+                raise UsageError(f"attack {name} is asked for twice")
+            found[name] = attack
     return found
+
+
+def suite(attacks: Mapping[str, Attack]) -> tuple[str, str]:
+    """The name (with its lexicon) and digest of the pinned suite that these attacks are; two empty strings for none."""
+    for candidate in suites.SUITES.values():
+        for lexicon in sorted({attack.threat.lexicon for attack in attacks.values()}):
+            if dict(attacks) == suites.attacks(candidate, lexicon):
+                return f"{candidate.name}+{lexicon}", suites.digest(candidate, lexicon)
+    return "", ""
 
 
 def load_data(experiment: Experiment) -> Dataset:
@@ -256,7 +273,9 @@ def from_config(folder: Path) -> Experiment:
         raise MalformedInput(
             f"{folder / CONFIG}: unknown fields {', '.join(sorted(set(fields) - known))}; another version wrote it"
         )
-    as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    as_tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
     as_tuples["settings"] = tuple((name, value) for name, value in fields.get("settings", ()))
     return Experiment(**as_tuples)
 

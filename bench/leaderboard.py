@@ -201,15 +201,20 @@ def _labels(records: Sequence[Record]) -> list[str]:
     shown = []
     for record in records:
         peers = [other for other in records if other.model.name == record.model.name]
+        known = _settings(record)
         fields = [
-            f"{field}={value}"
-            for field, value in record.model.config.items()
-            if any(other.model.config.get(field) != value for other in peers)
+            f"{field}={known[field]}"
+            for field in known
+            if any(_settings(other).get(field) != known[field] for other in peers)
         ]
         if any(_bytes_kind(other) != _bytes_kind(record) for other in peers):
             fields.append(_bytes_kind(record))
         shown.append(f"{record.model.name}[{','.join(fields)}]" if fields else record.model.name)
     return shown
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    return {**record.model.config, **(record.training.recipe if record.training else {})}
 
 
 def _bytes_kind(record: Record) -> str:
@@ -376,9 +381,9 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
         "scheme": Column("Scheme", lambda line: line.record.scheme.name, number=False),
         "seed": Column("Seed", lambda line: "-" if line.seed is None else str(line.seed)),
         "clean": Column("Clean", lambda line: percent(line.record.clean.k, line.record.clean.n)),
-        "clean interval": Column("95 %", lambda line: percent_interval(interval(clean_count(line)))),
+        "clean interval": Column("95\u00a0%", lambda line: percent_interval(interval(clean_count(line)))),
         "worst": Column("Worst case", lambda line: percent_robust(line.record.worst)),
-        "worst interval": Column("95 %", lambda line: percent_interval(interval(line.record.worst))),
+        "worst interval": Column("95\u00a0%", lambda line: percent_interval(interval(line.record.worst))),
         "k/n": Column("k/n", lambda line: f"{line.record.worst.low}/{line.record.worst.n}"),
     }
     for at, (name, heading) in enumerate(section.headings.items()):
@@ -465,13 +470,21 @@ def _table(section: Section, known: Mapping[str, Column], left_out: Sequence[str
     from rich.text import Text
 
     table = Table(
-        title=f"{section.title}: accuracies in %", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
+        title=f"{section.title}: accuracies in %",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
     )
     shown = {key: column for key, column in known.items() if key not in left_out}
     for key, column in shown.items():
         foldable = key in ("model", "scheme", "flags", "parts")
         table.add_column(
-            column.heading, justify="right" if column.number else "left", no_wrap=not foldable, overflow="fold"
+            column.heading if foldable else column.heading.replace(" ", "\n"),
+            justify="right" if column.number else "left",
+            vertical="bottom",
+            no_wrap=not foldable,
+            overflow="fold",
         )
     for line in section.lines:
         table.add_row(

@@ -260,6 +260,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
     """One row of the board."""
 
     suite: str = ""  # name of the pinned set of attacks; "": none
+    suite_sha256: Sha256 | None = None  # what pins it; None: no suite
     model: ModelPart
     scheme: SchemePart
     training: TrainingPart | None  # None: the model came trained

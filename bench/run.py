@@ -105,7 +105,7 @@ def _processes(jobs: int | None) -> int:
 def _train_rows(wanted: Experiment, plans: Sequence[RowPlan], folder: Folder, jobs: int | None, report: Report) -> None:
     """The teacher first, since others learn from it; then all rows side by side."""
     teacher = experiment.teacher_plan(wanted, list(plans))
-    rows = [functools.partial(_train_row, wanted, plan, teacher and teacher.name, folder) for plan in plans]
+    rows = [functools.partial(_train_row, wanted, plan, teacher.name if teacher else None, folder) for plan in plans]
     if teacher is not None and teacher.name not in {plan.name for plan in plans}:
         _train_row(wanted, teacher, None, folder, report)
     elif teacher is not None:  # it is a row itself, and still comes first
@@ -284,7 +284,10 @@ def _record(
     learned = dataset if history["data"] == dataset.name else datasets.load(history["data"])
     overlapping = datasets.overlap((*learned.train, *learned.dev), examples)
     epochs = tuple(records.EpochPart(**epoch) for epoch in history["epochs"])
+    suite, suite_digest = experiment.suite(attacks)
     return records.Record(
+        suite=suite,
+        suite_sha256=suite_digest or None,
         model=records.ModelPart(
             name=plan.model,
             config=records.plain(plan.config),

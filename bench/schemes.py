@@ -42,7 +42,7 @@ SCHEMES: Mapping[str, Scheme] = {
         Scheme("aspects", (_TASK, _DISTIL, Term("aspects", 0.3))),
         Scheme("fgm", (_TASK, Term("perturb"))),
         Scheme("pgd", (_TASK, Term("perturb", 1.0, {"kind": "pgd"}))),
-        Scheme("freelb", (Term("perturb", 1.0, {"kind": "freelb"}),)),
+        Scheme("freelb", (_TASK, Term("perturb", 1.0, {"kind": "freelb"}))),
         Scheme("free", (Term("free"),)),
         Scheme("hotword", (_TASK, Term("hotword"))),
         Scheme("random-words", (_TASK, Term("hotword", 1.0, {"kind": "random"}))),

@@ -205,13 +205,13 @@ class Text:
         "_piece_of",
         "_stop_words",
         "_tags",
-        "_vocabulary",
         "max_edits",
         "piece_spans",
         "pieces",
         "spans",
         "text",
         "threat",
+        "vocabulary",
         "words",
     )
 
@@ -237,7 +237,7 @@ class Text:
         self._piece_of = _pieces_of_words(self.piece_spans, self.spans)
         self._lexicon = lexicon
         self._stop_words = stop_words
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._candidates: dict[int, tuple[str, ...]] = {}
         self._legal: dict[Edit, str | None] = {}
         self._tags: list[str | None] | None = None
@@ -273,7 +273,7 @@ class Text:
         if space in ("typos", "characters"):
             return typos(word)
         if space == "vocabulary":
-            return self._vocabulary
+            return self.vocabulary
         if self._lexicon is None:
             raise UsageError(f"the threat's space {space!r} needs a lexicon, got none; name one, as in pwws+thesaurus")
         if space == "lemmas":  # TextAttack: as listed, whatever the case of the word

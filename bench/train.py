@@ -8,6 +8,7 @@ the checkpoint that lets a killed training go on as if nothing had happened.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import tempfile
@@ -96,6 +97,14 @@ class Replaying(Protocol):
 
     @property
     def replays(self) -> int: ...
+
+
+@runtime_checkable
+class Rising(Protocol):
+    """An objective that attacks harder until this share of the training: patience waits for it."""
+
+    @property
+    def full(self) -> float: ...
 
 
 def train(
@@ -198,9 +207,11 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        done = len(self.history)
+        done, patience = len(self.history), self.recipe.patience
         last_best = max((epoch.number for epoch in self.history if epoch.best), default=done)
-        return done >= self.recipe.epochs or (bool(self.recipe.patience) and done - last_best >= self.recipe.patience)
+        rise = max((o.full for _, _, o in self.terms if isinstance(o, Rising)), default=0.0)
+        waited = done - max(last_best, math.ceil(rise * self.recipe.epochs))
+        return done >= self.recipe.epochs or 0 < patience <= waited
 
     def epoch(self) -> Epoch:
         """Trains one epoch and judges it."""

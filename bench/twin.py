@@ -22,6 +22,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -61,10 +63,7 @@ class Twin:
     def _read(self, sentence: Text, question: Gain) -> _Reading:
         """Tokens of the base text, and which tokens each edit takes out and writes in."""
         base = question.base
-        for script in (base, *((edit,) for edit in question.edits)):
-            reason = sentence.malformed(script)
-            if reason is not None:
-                raise ValueError(f"asked about a malformed script: {reason}")
+        _check(sentence, base)
         if self._model.separable:
             spans = sentence.piece_spans
             place_of: Callable[[int], int] = sentence.piece_of
@@ -80,14 +79,29 @@ class Twin:
         for piece in pieces:
             starts.append(starts[-1] + len(piece))
         reading = _Reading([token for piece in pieces for token in piece][:limit] or [""], len(question.edits))
-        for number, edit in enumerate(question.edits):
-            place = place_of(edit.index)
-            edits = (edit,) if place not in by_piece else composed(tuple(by_piece[place]), edit)
-            old, new = pieces[place], self._tokens(sentence, spans[place], edits)
+        number = 0
+        for (op, index), group in groupby(question.edits, key=itemgetter(0, 1)):
+            edits = list(group)
+            _check(sentence, edits[:1])
+            place = place_of(index)
+            here = by_piece.get(place, ())
             # A text without tokens reads as one unknown word, before the edit or after it.
-            reading.change(
-                number, starts[place], old if starts[-1] else ("",), new if starts[-1] > len(old) else new or ("",)
-            )
+            old = pieces[place] if starts[-1] else ("",)
+            last = starts[-1] <= len(old)
+            if op == "replace" and all(other.index == index and other.op == op for other in here):
+                start, stop = spans[place]
+                before, after = (
+                    sentence.text[start : sentence.spans[index][0]],
+                    sentence.text[sentence.spans[index][1] : stop],
+                )
+                tokenized = self._tokenized
+                written = [tokenized(before + edit.word + after) for edit in edits]
+            else:
+                written = [self._tokens(sentence, spans[place], composed(tuple(here), edit)) for edit in edits]
+            if last:
+                written = [new or ("",) for new in written]
+            reading.change(number, starts[place], old, written)
+            number += len(edits)
         return reading
 
     def _tokens(self, sentence: Text, span: tuple[int, int], edits: Script) -> tuple[str, ...]:
@@ -109,10 +123,8 @@ class Twin:
         return tokens
 
     def _batch(self, readings: Sequence[_Reading], labels: Sequence[int]) -> list[np.ndarray]:
-        ids: dict[str, int] = {}
-        for reading in readings:
-            for token in (*reading.tokens, *reading.written):
-                ids.setdefault(token, len(ids))
+        tokens = dict.fromkeys(chain.from_iterable((*reading.tokens, *reading.written) for reading in readings))
+        ids = {token: number for number, token in enumerate(tokens)}
         table = self._features(list(ids))  # [tokens feat]
         seq = max(len(reading.tokens) for reading in readings)
         features = torch.zeros(len(readings), seq, table.shape[1], dtype=torch.float64)
@@ -162,8 +174,28 @@ class _Reading:
     written: list[str] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
 
-    def change(self, edit: int, start: int, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        """Note that ``edit`` makes tokens ``new`` of ``old``, which begin at place ``start``."""
+    def change(self, first: int, start: int, old: tuple[str, ...], written: Sequence[tuple[str, ...]]) -> None:
+        """Note what edits number ``first`` and on make of tokens ``old``, which begin at place ``start``."""
+        if len(old) == 1 and start < len(self.tokens) and all(map(_is_one, written)):  # nearly always
+            numbers = range(first, first + len(written))
+            places = [start] * len(written)
+            self.leaving_edit += numbers
+            self.leaving_place += places
+            self.written_edit += numbers
+            self.written_place += places
+            self.written += [new[0] for new in written]
+            self.weight += [1.0] * len(written)
+            return
+        for edit, new in enumerate(written, first):
+            self._change(edit, start, old, new)
+
+    def _change(self, edit: int, start: int, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        if len(old) == len(new):  # paired as they stand
+            for place, (left, token) in enumerate(zip(old, new, strict=True), start):
+                if left != token:
+                    self._leave(edit, place)
+                    self._write(edit, place, token, 1.0)
+            return
         shorter = min(len(old), len(new))
         head = 0
         while head < shorter and old[head] == new[head]:
@@ -202,7 +234,7 @@ class _Reading:
         leaving = np.array(self.leaving_place, np.intp)
         gains = np.zeros(self.edits)
         gains -= np.bincount(np.array(self.leaving_edit, np.intp), weights=here[leaving], minlength=self.edits)
-        tokens = [ids[token] for token in self.written]
+        tokens = list(map(ids.__getitem__, self.written))
         for start in range(0, len(tokens), _PAIRS):
             some = slice(start, start + _PAIRS)
             products = (gradients[self.written_place[some]] * table[tokens[some]]).sum(1) * self.weight[some]
@@ -216,3 +248,13 @@ class _Reading:
 
 def _first(index: int) -> int:
     return 0
+
+
+def _is_one(tokens: tuple[str, ...]) -> bool:
+    return len(tokens) == 1
+
+
+def _check(sentence: Text, script: Sequence[Edit]) -> None:
+    reason = sentence.malformed(tuple(script))
+    if reason is not None:
+        raise ValueError(f"asked about a malformed script: {reason}")

@@ -8,9 +8,9 @@ Shapes stand in square brackets over five axes: batch seq words feat classes.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, overload
 
 if TYPE_CHECKING:
     import random
@@ -57,12 +57,39 @@ class Edit(NamedTuple):
     """
 
     op: Literal["replace", "insert", "delete", "unknown"]
-    index: int
+    index: int  # type: ignore[assignment]  # the field hides tuple.index, which nobody calls on an edit
     word: str = ""
 
 
 Script = tuple[Edit, ...]
 """An edit script, sorted by index; ``()`` is the original text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid(Sequence[Edit]):
+    """Every one of ``words`` in every one of ``sites``, site by site: a list of replacements that is never written out.
+
+    A vocabulary of 20,000 words at 200 places is four million edits; a victim may see that they are a product.
+    """
+
+    sites: Sequence[int]
+    words: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.sites) * len(self.words)
+
+    @overload
+    def __getitem__(self, place: int) -> Edit: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Edit]: ...
+    def __getitem__(self, place: int | slice) -> Edit | list[Edit]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(len(self))[place]]
+        site, word = divmod(range(len(self))[place], len(self.words))
+        return Edit("replace", self.sites[site], self.words[word])
+
+    def __iter__(self) -> Iterator[Edit]:
+        return (Edit("replace", site, word) for site in self.sites for word in self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +150,7 @@ class Sentence(Protocol):
     text: str
     words: tuple[str, ...]
     max_edits: int
+    vocabulary: Sequence[str]  # the threat's space of that name, in the order in which it was given
 
     def candidates(self, index: int) -> tuple[str, ...]:
         """Replacements of word ``index`` that the threat's enumerable spaces hold, in a fixed order."""

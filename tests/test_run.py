@@ -85,7 +85,7 @@ def test_evidence_replays_on_the_artefact(finished: run.Finished) -> None:
                     text = Text(example.text, Threat()).apply(outcome.script)
                     assert int(words.answer(artefact, [text])[0].argmax()) == outcome.predicted != example.label
                     checked += 1
-    assert checked > 10
+    assert checked > 4
 
 
 def test_the_folder_holds_the_board_as_files(finished: run.Finished) -> None:

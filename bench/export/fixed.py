@@ -362,14 +362,22 @@ def _levels(rows: np.ndarray, lengths: np.ndarray) -> Iterator[_Level]:
     common = np.where(differ.any(axis=1), differ.argmax(axis=1), len(seq))  # tokens shared with the text before
     fresh = (np.concatenate([[0], common]) <= seq[:, None]) & (seq[:, None] < ends)  # [seq batch]
     nodes = np.cumsum(fresh, axis=1) - 1
-    before = 1
-    for t, is_fresh in enumerate(fresh):
-        first = np.flatnonzero(is_fresh)
-        parents = nodes[t - 1, first] if t else np.zeros(len(first), np.intp)
-        kept = len(first) == before and np.array_equal(parents, np.arange(before))
-        ended = np.flatnonzero(ends == t + 1)
-        yield _Level(inside[first, t], None if kept else parents, order[ended], nodes[t, ended])
-        before = len(first)
+    # the nodes of all levels in one line, level t from starts[t] to starts[t + 1]
+    level, first = np.nonzero(fresh)
+    counts = np.count_nonzero(fresh, axis=1)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    tokens = inside[first, level]
+    parents = np.where(level > 0, nodes[level - 1, first], 0)
+    own = np.logical_and.reduceat(parents == np.arange(len(level)) - starts[level], starts[:-1])
+    kept = own & (counts == np.concatenate([[1], counts[:-1]]))
+    by_end = np.argsort(ends, kind="stable")
+    last = nodes[ends[by_end] - 1, by_end]
+    cuts = np.searchsorted(ends[by_end], seq + 1, side="right")
+    ended, begin = order[by_end], 0
+    for t, cut in enumerate(cuts.tolist()):
+        here = slice(starts[t], starts[t + 1])
+        yield _Level(tokens[here], None if kept[t] else parents[here], ended[begin:cut], last[begin:cut])
+        begin = cut
 
 
 def _cut(room: np.ndarray, *shape: int) -> np.ndarray:

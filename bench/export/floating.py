@@ -1,7 +1,7 @@
 """A program in floating point: what its integers are calibrated on and compared with, and an artefact of its own.
 
-Everything is computed in float32, as the deployed fp32 bytes are. Logits agree between machines and batches to
-rounding only; the artefact says so (``exact`` is False).
+A program is computed in float32, as its deployed fp32 bytes are; the layers take whatever floats they are given.
+Logits agree between machines and batches to rounding only; the artefact says so (``exact`` is False).
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def _lstm(body: Lstm, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def fastgrnn(body: FastGrnn, x: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     """The state after each token, [batch h]; past its end a text keeps its last."""
     drive = x @ body.input_weight.T
-    h = np.zeros((len(x), len(body.state_weight)), np.float32)
+    h = np.zeros((len(x), len(body.state_weight)), x.dtype)
     passed = []
     for t in range(x.shape[1]):
         pre = drive[:, t] + h @ body.state_weight.T
         z, c = _sigmoid(pre + body.bias_gate), np.tanh(pre + body.bias_update)
-        new = z * h + (np.float32(body.zeta) * (1 - z) + np.float32(body.nu)) * c
+        new = z * h + (body.zeta * (1 - z) + body.nu) * c
         h = np.where((t < lengths)[:, None], new, h)
         passed.append(h)
     return passed
@@ -111,7 +111,7 @@ def _pooled(body: AttentionPool, x: np.ndarray, lengths: np.ndarray) -> np.ndarr
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)  # never overflows
+    return 0.5 * np.tanh(0.5 * x) + 0.5  # never overflows
 
 
 # --- a program's own features and logits ---------------------------------------------------------------

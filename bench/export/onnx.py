@@ -157,10 +157,10 @@ def _compare(graph: ModelProto, codes: np.ndarray, lengths: np.ndarray, expected
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise CouldNotMeasure(f"the traced graph fails on a text ({_first_line(error)}): {_REMEDY}") from error
     allowed = TOLERANCE * max(float(np.abs(expected).max()), 1.0)
-    error = max(float(np.abs(together - expected).max()), float(np.abs(np.array(alone) - expected).max()))
-    if not error <= allowed:  # NaN too
+    off = max(float(np.abs(together - expected).max()), float(np.abs(np.array(alone) - expected).max()))
+    if not off <= allowed:  # NaN too
         raise CouldNotMeasure(
-            f"the traced graph's logits differ from the model's by {error:.3g} (allowed {allowed:.3g}): {_REMEDY}"
+            f"the traced graph's logits differ from the model's by {off:.3g} (allowed {allowed:.3g}): {_REMEDY}"
         )
 
 

@@ -36,8 +36,8 @@ class Gradmask:
     samples: int = 2
     temperature: float = 3.0
     share: float = 0.25
-    calm: float = 0.1
-    full: float = 0.4
+    calm: float = 0.2
+    full: float = 0.5
     target: Literal["teacher", "labels"] = "teacher"
     lexicon: str = "default"
 

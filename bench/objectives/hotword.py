@@ -26,8 +26,8 @@ class Hotword:
 
     kind: Literal["hotflip", "random"] = "hotflip"
     share: float = 0.25
-    calm: float = 0.1
-    full: float = 0.4
+    calm: float = 0.2
+    full: float = 0.5
     lexicon: str = "default"
 
     needs_teacher: ClassVar[bool] = False

@@ -23,11 +23,14 @@ class Perturb:
     The first two climb the margin (largest other logit minus gold logit), whose slope other terms need too.
     A radius relative to the word's own features means the same for a trained embedding and for the ternary
     features of a projection model; there the moved features belong to no string.
+    calm, full: shares of the training: no perturbation before the first, the whole radius after the second.
     """
 
     kind: Literal["fgm", "pgd", "freelb"] = "fgm"
     steps: int = 3
     radius: float = 0.3
+    calm: float = 0.2
+    full: float = 0.5
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
@@ -36,8 +39,11 @@ class Perturb:
         return None
 
     def __call__(self, step: Step) -> torch.Tensor:
+        strength = step.strength(self.calm, self.full)
+        if not strength:
+            return torch.zeros(())
         features = step.over(step.rows)
-        limit = radii(step, features, self.radius)
+        limit = radii(step, features, strength * self.radius)
         if self.kind == "fgm":
             moved = climbed(torch.zeros_like(features), step.slope, limit, 1.0)
             return cross_entropy(step.again(features + moved), step.labels)

@@ -8,6 +8,7 @@ then set from that state before it attacks the text.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import importlib.util
@@ -255,3 +256,64 @@ def loaded(model, dataset):
         path = Path(folder) / "artefact"
         path.write_bytes(build.deployed(model, [example.text for example in dataset.train[:200]]))
         return build.load(path)
+
+
+# --- HotFlip: TextAttack's own LSTM, small, and word vectors of our making -----------------------------
+
+
+def word_lstm(examples: Sequence[Example], classes: int, seed: int) -> Any:
+    """TextAttack's LSTM class around an embedding of our own, trained for a moment: a PyTorchModelWrapper."""
+    import torch
+    from textattack.models import helpers
+    from textattack.models.helpers import lstm_for_classification
+    from textattack.models.helpers.glove_embedding_layer import EmbeddingLayer
+    from textattack.models.wrappers import PyTorchModelWrapper
+
+    counts = collections.Counter(word for example in examples for word in example.text.lower().split())
+    words = sorted(word for word, count in counts.items() if count > 1)
+    matrix = np.random.default_rng(seed).normal(size=(len(words), 24)).astype(np.float32)
+    original = lstm_for_classification.GloveEmbeddingLayer
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # noqa: TID251  its layers draw from the global generator
+        lstm_for_classification.GloveEmbeddingLayer = lambda emb_layer_trainable: EmbeddingLayer(
+            embedding_matrix=matrix, word_list=words
+        )
+        try:
+            model = helpers.LSTMForClassification(hidden_size=32, num_labels=classes, max_seq_length=256)
+        finally:
+            lstm_for_classification.GloveEmbeddingLayer = original
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for epoch in range(3):
+            order = np.random.default_rng(epoch).permutation(len(examples))
+            for start in range(0, len(order), 32):
+                some = [examples[i] for i in order[start : start + 32]]
+                ids = torch.tensor(model.tokenizer([example.text for example in some]))
+                loss = torch.nn.functional.cross_entropy(model(ids), torch.tensor([e.label for e in some]))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    return PyTorchModelWrapper(model.eval(), model.tokenizer)
+
+
+def clustered(words: Sequence[str], seed: int) -> tuple[list[str], np.ndarray]:
+    """Vectors for half of the words, in bundles within which the cosine is about 0.8."""
+    rng = np.random.default_rng(seed)
+    known = [word for word in words if rng.random() < 0.5]
+    centres = rng.normal(size=(4, 16))
+    vectors = centres[rng.integers(0, 4, len(known))] + 0.45 * rng.normal(size=(len(known), 16))
+    return known, vectors.astype(np.float32)
+
+
+def hotflip(wrapper: Any, words: Sequence[str], vectors: np.ndarray) -> Any:
+    """TextAttack's HotFlip, comparing words by the given vectors."""
+    from textattack.attack_recipes import HotFlipEbrahimi2017
+    from textattack.shared import WordEmbedding, utils
+
+    rows = {word: row for row, word in enumerate(words)}
+    name = "textattack_counterfitted_GLOVE_embedding"
+    before = utils.GLOBAL_OBJECTS.get(name)
+    utils.GLOBAL_OBJECTS[name] = WordEmbedding(vectors, rows, dict(enumerate(words)))
+    try:
+        return HotFlipEbrahimi2017.build(wrapper)
+    finally:
+        utils.GLOBAL_OBJECTS[name] = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
@@ -143,3 +144,22 @@ def _lines(numbers: list[int] | list[float]) -> str:
     words = [str(number) for number in numbers]
     each = max(1, LINE // (max(map(len, words), default=1) + 2))
     return ",\n".join(", ".join(words[start : start + each]) for start in range(0, len(words), each))
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one part of a program adds to the source: text in its order, and members of the scratch memory."""
+
+    part: str  # embedding, vocabulary, body or head, as in the sizes of an artefact
+    text: Sequence[str]
+    scratch: Sequence[str] = ()
+
+
+def chapter(name: str) -> str:
+    """A ``.c`` file of this folder."""
+    return (files(__package__) / f"{name}.c").read_text(encoding="utf-8")
+
+
+def define(**constants: int) -> str:
+    """``#define GRIT_NAME value`` lines."""
+    return "".join(f"#define GRIT_{name} {value}\n" for name, value in constants.items())

@@ -6,16 +6,16 @@
 static uint32_t grit_bucket(uint64_t hash)
 {
 #if (GRIT_TABLE_ROWS & (GRIT_TABLE_ROWS - 1)) == 0
-    return (uint32_t)hash & (GRIT_TABLE_ROWSu - 1);
+    return (uint32_t)hash & ((uint32_t)GRIT_TABLE_ROWS - 1);
 #elif UINTPTR_MAX > 0xFFFFFFFFu
-    return (uint32_t)(hash % GRIT_TABLE_ROWSu);
+    return (uint32_t)(hash % (uint32_t)GRIT_TABLE_ROWS);
 #else /* by hand: a 64-bit division would need a library */
-    uint32_t rest = (uint32_t)(hash >> 32) % GRIT_TABLE_ROWSu;
+    uint32_t rest = (uint32_t)(hash >> 32) % (uint32_t)GRIT_TABLE_ROWS;
     int bit;
     for (bit = 31; bit >= 0; bit--) {
         rest = rest << 1 | ((uint32_t)hash >> bit & 1);
-        if (rest >= GRIT_TABLE_ROWSu)
-            rest -= GRIT_TABLE_ROWSu;
+        if (rest >= (uint32_t)GRIT_TABLE_ROWS)
+            rest -= (uint32_t)GRIT_TABLE_ROWS;
     }
     return rest;
 #endif

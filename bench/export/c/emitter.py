@@ -1,49 +1,140 @@
-"""Writes the C source of a program: what it is (constants, from the program) before how it runs (chapters, fixed).
+"""Writes the C source of a program: a section a layer, in each its numbers and the chapters that compute with them.
 
-The emitted program answers the same bits as :mod:`grit.bench.export.fixed` on every core and compiler. It uses no heap,
-no library and no global variable: all memory it writes is the ``model_scratch`` that the caller passes.
+The emitted int8 program answers the same bits as :mod:`grit.bench.export.fixed` on every core and compiler. It needs no
+library, no heap and no global variable: all memory that it writes is the ``NAME_scratch`` that its caller passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
 from grit import __version__
-from grit.bench.export import fixed
-from grit.bench.export.fixed import Affine, FixedFastGrnn, FixedLstm, FixedPool, FixedProgram, Product
-from grit.bench.types import Rows, Ternary
-
-BLOCK = 16  # words of the vocabulary that share a place in the directory
-PANEL, CHUNK, GROUP = 8, 32, 4  # rows, rows, inputs: how product.c wants weights
-LINE = 110  # characters
+from grit.bench.export.c import _fixed, _layout
+from grit.bench.export.c._layout import Section, chapter, define
+from grit.bench.export.fixed import FixedProgram
+from grit.bench.types import Rows, Ternary, UsageError
 
 
 @dataclass(frozen=True)
 class Emission:
-    """The source files of a program by name, and where its rows went."""
+    """The source of a program, and where its rows went."""
 
-    files: Mapping[str, str]
+    files: Mapping[str, str]  # file name -> text
     rows: np.ndarray | None
-    """int64 [vocabulary]: the number in C of each row of the program; None: hashed, the same number or none."""
+    """int64 [rows]: the number in C of each row of the program's word table; None where words are hashed to digits."""
+
+    def write(self, folder: Path) -> None:
+        """The files into an existing or new folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
-def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2.0") -> Emission:
-    """``NAME.h``, ``NAME.c`` and an example ``main.c``."""
+def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2.0", digest: str = "") -> Emission:
+    """``NAME.h``, ``NAME.c`` and an example, ``main.c``; ``name`` begins all that they export.
+
+    licence: an SPDX identifier for the weights; the code itself is Apache-2.0. digest: sha256 of the artefact, for
+    the record. Raises UsageError for a name that C cannot have, MalformedInput for a program that breaks its bounds.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(f"C name {name!r}: expected a lower-case letter, then letters, digits and underscores")
     program.check()
-    words, order = _words(program)
-    body = _body(program)
-    constants = _Constants()
-    source = [
-        f'#include "{name}.h"\n',
-        _INCLUDES,
-        *words.source,
-        *body.source,
-    ]
-    del constants
-    header = _header(program, name, words, body, licence)
-    text = "\n".join(source)
-    return Emission({f"{name}.h": _named(header, name), f"{name}.c": _named(text, name)}, order)
+    words, rows = _words(program)
+    sections = [words, *_fixed.sections(program)]
+    order = ("vocabulary", "head", "body")
+    assert tuple(section.part for section in sections) == order
+    parts = [f'#include "{name}.h"\n', chapter("includes"), chapter("text")]
+    for section in sections:
+        parts += section.text
+    parts.append(chapter("whole"))
+    origin = f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
+    banner = f"/* {origin}\n * SPDX-License-Identifier: Apache-2.0 (code); weights: {licence}\n */\n"
+    files = {
+        f"{name}.h": banner + _header(program, sections),
+        f"{name}.c": banner + "\n".join(parts),
+        "main.c": banner + chapter("main"),
+    }
+    return Emission({file: _renamed(text, name) for file, text in files.items()}, rows)
+
+
+def _renamed(text: str, name: str) -> str:
+    return re.sub(r"\bmodel(?=[_.])", name, re.sub(r"\bMODEL(?=_)", name.upper(), text))
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def _words(program: FixedProgram) -> tuple[Section, np.ndarray | None]:
+    layer = program.words
+    if isinstance(layer, Ternary):
+        text = [define(WIDTH=layer.width), chapter("hash"), chapter("ternary")]
+        return Section("vocabulary", text), None
+    count, features = layer.table.shape
+    sizes = define(TABLE_ROWS=count, FEATURES=features)
+    if layer.ngrams:
+        rows = np.arange(count)
+        reading = [define(ORDER=layer.ngrams), chapter("hash"), chapter("buckets")]
+    else:
+        coded = _layout.front_coded(program.vocabulary)
+        rows = coded.rows
+        kind = "uint16_t" if len(coded.letters) <= 1 << 16 else "uint32_t"
+        reading = [
+            define(WORDS=count, BLOCK=_layout.BLOCK, BLOCKS=len(coded.blocks)),
+            _layout.array("uint8_t", "grit_words", coded.letters),
+            _layout.array(kind, "grit_blocks", coded.blocks),
+            chapter("vocabulary"),
+        ]
+    table = np.empty_like(layer.table)
+    table[rows] = layer.table
+    return Section("vocabulary", [sizes, *reading, _layout.array("int8_t", "grit_table", table.ravel()), chapter("rows")]), rows
+
+
+def _token(program: FixedProgram) -> str:
+    if isinstance(program.words, Ternary):
+        return "typedef struct {\n    uint64_t low, high;\n} model_token; /* the hash of a word */"
+    wide = len(program.words.table) > 1 << 16
+    return f"typedef uint{32 if wide else 16}_t model_token; /* a row of the word table */"
+
+
+# --- the header -------------------------------------------------------------------------------------
+
+
+def _header(program: FixedProgram, sections: Sequence[Section]) -> str:
+    members = ["model_token tokens[MODEL_MAX_TOKENS];", *(line for section in sections for line in section.scratch)]
+    size = f"{2.0**-program.logit_bits:.17g}"
+    return f"""
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MODEL_CLASSES {len(program.head.bias)}
+#define MODEL_MAX_TOKENS {program.max_tokens}
+#define MODEL_LOGIT_UNIT {size} /* what one unit of a logit is worth */
+
+{chapter("isa")}
+{_token(program)}
+typedef int32_t model_logit;
+
+/* All memory that a call writes; it needs no preparation. Calls may run side by side on scratches of their own. */
+typedef struct {{
+    {f"{chr(10)}    ".join(members)}
+}} model_scratch;
+
+/* The tokens of a UTF-8 text in normal form C; returns how many, 1 to MODEL_MAX_TOKENS. */
+uint32_t model_read(const char *text, size_t size, model_token *tokens);
+
+/* Logits of 1 to MODEL_MAX_TOKENS tokens: the network alone. */
+void model_run(const model_token *tokens, uint32_t n, model_logit *logits, model_scratch *scratch);
+
+/* Logits of a text. */
+void model_text(const char *text, size_t size, model_logit *logits, model_scratch *scratch);
+
+#endif
+"""

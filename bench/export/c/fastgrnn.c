@@ -2,7 +2,7 @@
 
 #if defined(GRIT_NEON)
 
-GRIT_INLINE void grit_units(const grit_table *table, int32x4_t p0, int32x4_t p1, uint32_t unit, int16_t *h, int8_t *u)
+GRIT_INLINE void grit_units(const grit_sigmoid_table *table, int32x4_t p0, int32x4_t p1, uint32_t unit, int16_t *h, int8_t *u)
 {
     const int16x8_t old = vld1q_s16(h + unit);
     const int32x4_t z0 = vaddq_s32(p0, vld1q_s32(grit_gate_offset + unit));
@@ -24,7 +24,7 @@ GRIT_INLINE void grit_units(const grit_table *table, int32x4_t p0, int32x4_t p1,
     vst1_s8(u + unit, vqmovn_s16(vqrdmulhq_s16(t, vdupq_n_s16(GRIT_COPY))));
 }
 
-GRIT_INLINE void grit_rows(int panels, const grit_table *table, const int32_t *drive, const int8_t *u, uint32_t unit,
+GRIT_INLINE void grit_rows(int panels, const grit_sigmoid_table *table, const int32_t *drive, const int8_t *u, uint32_t unit,
                            int16_t *h, int8_t *u_next)
 {
     int32x4_t p[8];
@@ -40,7 +40,7 @@ GRIT_INLINE void grit_rows(int panels, const grit_table *table, const int32_t *d
 
 static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, int8_t *u_next, int16_t *h)
 {
-    const grit_table table = grit_table_load();
+    const grit_sigmoid_table table = grit_sigmoid_load();
     uint32_t unit;
     (void)pairs;
     for (unit = 0; unit + 32 <= GRIT_PADDED; unit += 32)
@@ -122,6 +122,8 @@ static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, in
 }
 
 #else
+
+static const grit_layer grit_state = {grit_state_weight, grit_state_multiplier, NULL, GRIT_PADDED, GRIT_STATE_GROUPS};
 
 static inline void grit_unit(int32_t p, uint32_t unit, int16_t *h, int8_t *u)
 {

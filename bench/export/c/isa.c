@@ -30,3 +30,19 @@ typedef int32_t grit_cell;
 #else
 typedef int16_t grit_cell;
 #endif
+
+#if defined(GRIT_SMLAD)
+#define GRIT_PAIRS(groups) (2 * (groups)) /* inputs widened to 16 bits */
+#else
+#define GRIT_PAIRS(groups) 1
+#endif
+
+#if defined(__GNUC__)
+#define GRIT_ALIGNED __attribute__((aligned(16)))
+#define GRIT_INLINE static inline __attribute__((always_inline))
+#define GRIT_UNROLLED _Pragma("GCC unroll 16") /* arrays of vectors must become registers */
+#else
+#define GRIT_ALIGNED
+#define GRIT_INLINE static inline
+#define GRIT_UNROLLED
+#endif

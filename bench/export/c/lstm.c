@@ -6,7 +6,7 @@
 
 static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
 {
-    const grit_table table = grit_table_load();
+    const grit_sigmoid_table table = grit_sigmoid_load();
     const int16x8_t half = vdupq_n_s16(16384);
     uint32_t unit;
     int k;

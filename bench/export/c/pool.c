@@ -6,6 +6,8 @@ typedef struct {
     int value_shift, attention_shift, value_low, attention_low; /* low: 0 with a rectifier */
 } grit_kernel;
 
+static const grit_kernel grit_kernels[GRIT_KERNELS]; /* below */
+
 /* Up to 32 rows of a layer. */
 static inline grit_layer grit_rows(const grit_layer *layer, uint32_t row)
 {

@@ -21,9 +21,12 @@ static const int8_t *grit_panel(const grit_layer *layer, uint32_t row, uint32_t 
 
 #if defined(GRIT_NEON)
 
-static inline int8x16_t grit_repeat(const int8_t *x) /* four inputs, four times */
+/* Four inputs, four times. The compiler must not know that both halves are alike: it would not use SMULL2. */
+static inline int8x16_t grit_repeat(const int8_t *x)
 {
-    return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)x));
+    int8x16_t four = vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)x));
+    __asm__("" : "+w"(four));
+    return four;
 }
 
 #if defined(GRIT_SDOT)
@@ -32,21 +35,27 @@ static inline int8x16_t grit_repeat(const int8_t *x) /* four inputs, four times 
 GRIT_INLINE void grit_dot(int panels, const int8_t *w, uint32_t step, const int8_t *x, uint32_t groups, int32x4_t *sums)
 {
     int v;
+    GRIT_UNROLLED
     for (v = 0; v < 2 * panels; v++)
         sums[v] = vdupq_n_s32(0);
     for (; groups >= 4; groups -= 4, x += 16, w += 4 * step) {
         const int8x16_t four = vld1q_s8(x);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++)
             sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 16 * v), four, 0);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++)
             sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + step + 16 * v), four, 1);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++)
             sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 2 * step + 16 * v), four, 2);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++)
             sums[v] = vdotq_laneq_s32(sums[v], vld1q_s8(w + 3 * step + 16 * v), four, 3);
     }
     for (; groups; groups--, x += 4, w += step) {
         const int8x16_t one = grit_repeat(x);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++)
             sums[v] = vdotq_s32(sums[v], vld1q_s8(w + 16 * v), one);
     }
@@ -58,52 +67,67 @@ GRIT_INLINE void grit_dot(int panels, const int8_t *w, uint32_t step, const int8
 {
     int32x4_t part[16]; /* two sums a row, two rows a vector */
     int v;
+    GRIT_UNROLLED
     for (v = 0; v < 4 * panels; v++)
         part[v] = vdupq_n_s32(0);
     for (; groups >= 2; groups -= 2, x += 8, w += 2 * step) { /* two products fit 16 bits: 2 * 127 * 128 < 2^15 */
-        const int8x16_t x0 = grit_repeat(x), x1 = grit_repeat(x + 4);
+        int8x16_t x0 = grit_repeat(x), x1 = grit_repeat(x + 4);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++) {
             const int8x16_t w0 = vld1q_s8(w + 16 * v), w1 = vld1q_s8(w + step + 16 * v);
             const int16x8_t low = vmull_s8(vget_low_s8(w0), vget_low_s8(x0)), high = vmull_high_s8(w0, x0);
             part[2 * v] = vpadalq_s16(part[2 * v], vmlal_s8(low, vget_low_s8(w1), vget_low_s8(x1)));
             part[2 * v + 1] = vpadalq_s16(part[2 * v + 1], vmlal_high_s8(high, w1, x1));
+            if (v & 1 && v > 1) /* the registers hold 16 sums and the products of 4 of these turns, no more */
+                __asm__("" : "+w"(x0), "+w"(x1) : "w"(part[2 * v - 4]), "w"(part[2 * v - 3]));
         }
     }
     if (groups) {
         const int8x16_t x0 = grit_repeat(x);
+        GRIT_UNROLLED
         for (v = 0; v < 2 * panels; v++) {
             const int8x16_t w0 = vld1q_s8(w + 16 * v);
             part[2 * v] = vpadalq_s16(part[2 * v], vmull_s8(vget_low_s8(w0), vget_low_s8(x0)));
             part[2 * v + 1] = vpadalq_s16(part[2 * v + 1], vmull_high_s8(w0, x0));
         }
     }
+    GRIT_UNROLLED
     for (v = 0; v < 2 * panels; v++)
         sums[v] = vpaddq_s32(part[2 * v], part[2 * v + 1]);
 }
 
 #endif
 
+GRIT_INLINE void grit_store(const grit_layer *layer, uint32_t row, const int32x4_t *sums, int32_t *out)
+{
+    const int16x8_t m = vld1q_s16(layer->multiplier + row);
+    vst1q_s32(out, vmlaq_s32(vld1q_s32(layer->bias + row), sums[0], vmovl_s16(vget_low_s16(m))));
+    vst1q_s32(out + 4, vmlaq_s32(vld1q_s32(layer->bias + row + 4), sums[1], vmovl_high_s16(m)));
+}
+
+#if defined(GRIT_SDOT)
+
 /* out[token][row] = multiplier (weight . x[token]) + bias for GRIT_TOKENS tokens, ``stride`` bytes apart. */
 static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     uint32_t row, step, groups;
     int t;
+    (void)pairs;
     for (row = 0; row < layer->rows; row += 8) {
         const int8_t *w = grit_panel(layer, row, &step), *x_ = x;
-        const int16x8_t multiplier = vld1q_s16(layer->multiplier + row);
-        const int32x4_t m0 = vmovl_s16(vget_low_s16(multiplier)), m1 = vmovl_high_s16(multiplier);
-        const int32x4_t b0 = vld1q_s32(layer->bias + row), b1 = vld1q_s32(layer->bias + row + 4);
         int32x4_t sums[GRIT_TOKENS][2];
-#if defined(GRIT_SDOT)
+        GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++)
             sums[t][0] = sums[t][1] = vdupq_n_s32(0);
         for (groups = layer->groups; groups >= 4; groups -= 4, x_ += 16) {
             int8x16_t four[GRIT_TOKENS];
+            GRIT_UNROLLED
             for (t = 0; t < GRIT_TOKENS; t++)
                 four[t] = vld1q_s8(x_ + t * stride);
 #define GRIT_LANE(lane)                                                          \
     {                                                                            \
         const int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);                 \
+        GRIT_UNROLLED                                                            \
         for (t = 0; t < GRIT_TOKENS; t++) {                                      \
             sums[t][0] = vdotq_laneq_s32(sums[t][0], w0, four[t], lane);         \
             sums[t][1] = vdotq_laneq_s32(sums[t][1], w1, four[t], lane);         \
@@ -113,22 +137,45 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
             GRIT_LANE(0) GRIT_LANE(1) GRIT_LANE(2) GRIT_LANE(3)
         }
         for (; groups; groups--, x_ += 4, w += step)
+            GRIT_UNROLLED
             for (t = 0; t < GRIT_TOKENS; t++) {
                 const int8x16_t one = grit_repeat(x_ + t * stride);
                 sums[t][0] = vdotq_s32(sums[t][0], vld1q_s8(w), one);
                 sums[t][1] = vdotq_s32(sums[t][1], vld1q_s8(w + 16), one);
             }
-#else
-        (void)x_, (void)groups;
+        GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++)
-            grit_dot(1, w, step, x + t * stride, layer->groups, sums[t]);
-#endif
+            grit_store(layer, row, sums[t], out + t * layer->rows + row);
+    }
+}
+
+#else
+
+static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+{
+    int32x4_t sums[8];
+    uint32_t row, step, t;
+    int k;
+    (void)pairs;
+    for (row = 0; row + 32 <= layer->rows; row += 32) {
+        const int8_t *w = grit_panel(layer, row, &step);
         for (t = 0; t < GRIT_TOKENS; t++) {
-            vst1q_s32(out + t * layer->rows + row, vmlaq_s32(b0, sums[t][0], m0));
-            vst1q_s32(out + t * layer->rows + row + 4, vmlaq_s32(b1, sums[t][1], m1));
+            grit_dot(4, w, 128, x + t * stride, layer->groups, sums);
+            GRIT_UNROLLED
+            for (k = 0; k < 4; k++)
+                grit_store(layer, row + 8 * k, sums + 2 * k, out + t * layer->rows + row + 8 * k);
+        }
+    }
+    for (; row < layer->rows; row += 8) {
+        const int8_t *w = grit_panel(layer, row, &step);
+        for (t = 0; t < GRIT_TOKENS; t++) {
+            grit_dot(1, w, step, x + t * stride, layer->groups, sums);
+            grit_store(layer, row, sums, out + t * layer->rows + row);
         }
     }
 }
+
+#endif
 
 #elif defined(GRIT_SMLAD)
 
@@ -171,6 +218,7 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 {
     const int32_t start = grit_spread(x, layer->groups, pairs);
     uint32_t row, k, step;
+    (void)stride;
     for (row = 0; row < layer->rows; row += 4) {
         const int8_t *w = grit_panel(layer, row, &step);
         int32_t sums[4];
@@ -191,10 +239,12 @@ GRIT_INLINE void grit_group(int panels, const int8_t *w, const int8_t *x, __m256
     const __m256i one = _mm256_set1_epi32(*(const grit_word *)x);
 #if defined(GRIT_VNNI) /* x + 128 is unsigned; 128 times the weights is taken off in the biases */
     const __m256i raised = _mm256_xor_si256(one, _mm256_set1_epi8(-128));
+    GRIT_UNROLLED
     for (p = 0; p < panels; p++)
         sums[p] = GRIT_DPBUSD(sums[p], raised, _mm256_loadu_si256((const __m256i *)(w + 32 * p)));
 #else /* |x| is unsigned; two products fit 16 bits: 2 * 128 * 127 < 2^15 */
     const __m256i size = _mm256_abs_epi8(one);
+    GRIT_UNROLLED
     for (p = 0; p < panels; p++) {
         const __m256i signs = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(w + 32 * p)), one);
         const __m256i pairs = _mm256_maddubs_epi16(size, signs);
@@ -209,9 +259,11 @@ GRIT_INLINE void grit_dot(int panels, int texts, const int8_t *w, uint32_t step,
 {
     uint32_t g;
     int k;
+    GRIT_UNROLLED
     for (k = 0; k < texts * panels; k++)
         sums[k] = _mm256_setzero_si256();
     for (g = 0; g < groups; g++, w += step)
+        GRIT_UNROLLED
         for (k = 0; k < texts; k++)
             grit_group(panels, w, x[k] + 4 * g, sums + k * panels);
 }
@@ -220,6 +272,8 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 {
     uint32_t row, step, t;
     const int8_t *each[GRIT_TOKENS];
+    (void)pairs;
+    GRIT_UNROLLED
     for (t = 0; t < GRIT_TOKENS; t++)
         each[t] = x + t * stride;
     for (row = 0; row < layer->rows; row += 8) {
@@ -228,6 +282,7 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
         const __m256i b = _mm256_loadu_si256((const __m256i *)(layer->bias + row));
         __m256i sums[GRIT_TOKENS];
         grit_dot(1, GRIT_TOKENS, w, step, each, layer->groups, sums);
+        GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++)
             _mm256_storeu_si256((__m256i *)(out + t * layer->rows + row), _mm256_add_epi32(_mm256_mullo_epi32(sums[t], m), b));
     }
@@ -238,7 +293,9 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     uint32_t row, r, t, g, step;
+    (void)pairs;
     for (row = 0; row < layer->rows; row += 8)
+        GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++) {
             const int8_t *w = grit_panel(layer, row, &step), *x_ = x + t * stride;
             int32_t sums[8] = {0};

@@ -12,7 +12,7 @@
 
 typedef struct {
     uint8x16x4_t low, high, slope;
-} grit_table;
+} grit_sigmoid_table;
 
 static inline uint8x16x4_t grit_quarters(const uint8_t *t)
 {
@@ -20,9 +20,9 @@ static inline uint8x16x4_t grit_quarters(const uint8_t *t)
     return q;
 }
 
-static inline grit_table grit_table_load(void)
+static inline grit_sigmoid_table grit_sigmoid_load(void)
 {
-    const grit_table table = {grit_quarters(grit_base_low), grit_quarters(grit_base_high), grit_quarters(grit_slope)};
+    const grit_sigmoid_table table = {grit_quarters(grit_base_low), grit_quarters(grit_base_high), grit_quarters(grit_slope)};
     return table;
 }
 
@@ -38,7 +38,7 @@ static inline int16x8_t grit_index(int32x4_t low, int32x4_t high, int shift)
 #endif
 
 /* indices -> sigmoid - 1/2 in Q15, which is tanh in Q14. */
-static inline void grit_sigmoid(const grit_table *table, int16x8_t *a, int16x8_t *b)
+static inline void grit_sigmoid(const grit_sigmoid_table *table, int16x8_t *a, int16x8_t *b)
 {
     const int16x8_t sign_a = vshrq_n_s16(*a, 15), sign_b = vshrq_n_s16(*b, 15);
     const uint16x8_t j_a = vreinterpretq_u16_s16(veorq_s16(*a, sign_a)), j_b = vreinterpretq_u16_s16(veorq_s16(*b, sign_b));
