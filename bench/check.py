@@ -35,6 +35,7 @@ from grit.bench.types import (
     Reading,
     Recipe,
     Score,
+    Texts,
     Threat,
     UsageError,
 )
@@ -507,9 +508,13 @@ class _Suspect:
         for tier, fields in cls.tiers.items():
             attack = cls(**fields)
             try:
-                _sentence(attack.threat, _EXAMPLES[0].text).candidates(0)
+                sentence = _sentence(attack.threat, _EXAMPLES[0].text)
+                sentence.candidates(0)
+                next(attack.attack(sentence, 0, random.Random(SEED)), None)  # what it lacks it says before it asks
             except CouldNotMeasure as error:
                 self.absent[tier] = str(error)
+            except Exception:  # noqa: BLE001  a stranger's code may fail in any way; the clauses say how
+                self.tiers[tier] = attack
             else:
                 self.tiers[tier] = attack
 
@@ -586,7 +591,11 @@ def _fields_are_a_value(suspect: _Suspect) -> None:
 
 
 def _tiers_name_themselves(suspect: _Suspect) -> None:
-    _require("strong" in suspect.tiers, "there is no tier 'strong', which is what a name without a tier means")
+    fields = {field.name for field in dataclasses.fields(suspect.cls)}
+    _require(
+        "strong" in suspect.cls.tiers or "recipe" in fields,
+        "there is no tier 'strong', which is what a name without a tier means",
+    )
     for tier, attack in suspect.tiers.items():
         _require(
             attack.tier == tier, f"tiers[{tier!r}] makes an attack whose tier is {attack.tier!r}; set the field tier"
@@ -606,10 +615,12 @@ def _it_asks_and_returns(suspect: _Suspect) -> None:
                 question = steps.send(answer)
                 if isinstance(question, Score):
                     answer = np.tile([3.0, 1.0, 2.0], (len(question.scripts), 1))
+                elif isinstance(question, Texts):
+                    answer = np.tile([3.0, 1.0, 2.0], (len(question.texts), 1))
                 elif isinstance(question, Gain):
                     answer = np.zeros(len(question.edits))
                 else:
-                    raise Broken(f"tier {tier}: it yielded {question!r:.60}, not a Score or a Gain")
+                    raise Broken(f"tier {tier}: it yielded {question!r:.60}, not a Score or a Gain, nor Texts")
             steps.throw(BudgetSpent("the budget of this check"))
         except StopIteration as stop:
             _is_script(tier, stop.value)
@@ -690,8 +701,10 @@ def _questions(attack: Any, sentence: Text) -> Iterator[Any]:
         except StopIteration:
             return
         yield question
-        many = question.scripts if isinstance(question, Score) else question.edits
-        answer = np.zeros((len(many), CLASSES)) if isinstance(question, Score) else np.zeros(len(many))
+        if isinstance(question, Gain):
+            answer = np.zeros(len(question.edits))
+        else:
+            answer = np.zeros((len(question.scripts if isinstance(question, Score) else question.texts), CLASSES))
     steps.close()
 
 

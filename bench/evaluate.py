@@ -42,6 +42,7 @@ from grit.bench.types import (
     Score,
     Script,
     StorageError,
+    Texts,
     Threat,
     UsageError,
 )
@@ -218,6 +219,7 @@ class _Run:
         self._hits = 0
         self._questions = 0
         self._warned = False  # BudgetSpent was thrown
+        self._read: dict[str, np.ndarray] = {}  # whole texts that were asked about -> logits [classes]
         self._trace = hashlib.sha256()
         self._nearest: Script = ()
         self._nearest_margin = margin
@@ -230,7 +232,7 @@ class _Run:
         """What must be scored for the pending question, within the budget; None for a gradient."""
         left = self._budget - self._queries
         question = self.question
-        assert question is not None
+        assert isinstance(question, Score | Gain)
         if isinstance(question, Score):
             return question.scripts[:left]
         if has_gradients:
@@ -259,7 +261,7 @@ class _Run:
         question = self.question
         self._trace.update(b"S" + asked.transcript)
         margin = margins(logits, self.example.label)
-        self._note(scripts, logits, margin)
+        self.note(scripts, logits, margin)
         if isinstance(question, Score):
             self._queries += len(scripts)
             self._hits += asked.hits
@@ -268,6 +270,22 @@ class _Run:
             self._queries += len(scripts) - 1
             self._hits += asked.hits - (not asked.is_fresh(0))
             self._answer(margin[1:] - margin[0])
+
+    def texts(self, question: Texts) -> Sequence[str]:
+        """What must be answered of a question about whole texts, within the budget."""
+        return question.texts[: self._budget - self._queries]
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Those not answered before, each once."""
+        return [text for text in dict.fromkeys(texts) if text not in self._read]
+
+    def told(self, texts: Sequence[str], unread: Mapping[str, np.ndarray]) -> None:
+        """Count and pass on the logits of whole texts; ``unread`` holds those of the ones never answered before."""
+        self._trace.update(b"T" + "\x1e".join(texts).encode("utf-8", "surrogatepass"))
+        self._read.update(unread)
+        self._queries += len(texts)
+        self._hits += len(texts) - len(unread)
+        self._answer(np.array([self._read[text] for text in texts]).reshape(len(texts), self.subject.classes))
 
     def gained(self, question: Gain, gains: np.ndarray) -> None:
         """Count and pass on the answer of a gradient pass."""
@@ -305,7 +323,8 @@ class _Run:
         """Not broken: the record is the legal script that came nearest to a break among all that were asked."""
         self.end("survived", self._nearest, self.example.label, self._nearest_margin)
 
-    def _note(self, scripts: Sequence[Script], logits: np.ndarray, margin: np.ndarray) -> None:
+    def note(self, scripts: Sequence[Script], logits: np.ndarray, margin: np.ndarray) -> None:
+        """Remember the legal script that came nearest to a break."""
         if margin.max(initial=-math.inf) <= self._nearest_margin:
             return
         for i in np.argsort(-margin, kind="stable").tolist():
@@ -333,8 +352,8 @@ class _Run:
         except BudgetSpent:
             self.returned = ()
         else:
-            if not isinstance(self.question, Score | Gain):
-                raise TypeError(f"yielded {type(self.question).__name__}, not a Score or a Gain")
+            if not isinstance(self.question, Score | Gain | Texts):
+                raise TypeError(f"yielded {type(self.question).__name__}, not a Score or a Gain, nor Texts")
 
 
 @dataclass
@@ -356,8 +375,13 @@ def _step(victim: Respondent, flight: Sequence[_Run]) -> None:
     """Answer the pending question of every run in flight."""
     scored: list[tuple[_Run, Sequence[Script], Asked]] = []
     gained: list[tuple[_Run, Gain]] = []
+    told: list[tuple[_Run, Sequence[str], list[str]]] = []
     for run in flight:
         if run.outcome is not None or run.returned is not None or run.refuse_if_spent(victim.has_gradients):
+            continue
+        if isinstance(run.question, Texts):
+            texts = run.texts(run.question)
+            told.append((run, texts, run.unread(texts)))
             continue
         scripts = run.scripts(victim.has_gradients)
         if scripts is None:
@@ -372,6 +396,17 @@ def _step(victim: Respondent, flight: Sequence[_Run]) -> None:
         gained, lambda some: victim.gains([(run.subject, gain, run.example.label) for run, gain in some])
     ):
         run.gained(gain, gains)
+    for (run, texts, unread), logits in _each(
+        told, lambda some: _apart(victim, [unread for _, _, unread in some])
+    ):
+        run.told(texts, dict(zip(unread, logits, strict=True)))
+
+
+def _apart(victim: Respondent, asked: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """The logits of several lists of whole texts, evaluated together: [texts classes] each."""
+    texts = [text for some in asked for text in some]
+    logits = victim.logits(texts) if texts else np.empty((0, victim.classes))
+    return np.split(logits, np.cumsum([len(some) for some in asked])[:-1])
 
 
 def _judge(victim: Respondent, returned: Sequence[_Run]) -> None:
@@ -389,10 +424,11 @@ def _judge(victim: Respondent, returned: Sequence[_Run]) -> None:
             to_evaluate.append((run, run.sentence.apply(script)))
     for (run, _), logits in _each(to_evaluate, lambda some: list(victim.logits([text for _, text in some]))):
         predicted = int(logits.argmax())
+        assert run.returned is not None
         if predicted != run.example.label:
-            assert run.returned is not None
             run.end("broken", run.returned, predicted, float(margins(logits[None], run.example.label)[0]))
         else:
+            run.note([run.returned], logits[None], margins(logits[None], run.example.label))
             run.survive()
 
 

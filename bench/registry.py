@@ -118,6 +118,11 @@ def attack(spec: str) -> Attack:
     key, _, tier = key.partition(".")
     cls = load("attacks", key)
     tier = tier or "strong"
+    takes_recipe = "recipe" in {field.name for field in dataclasses.fields(cls)}
+    if takes_recipe != bool(recipe):
+        raise UsageError(
+            f"attack {spec!r}: " + (f"name a recipe, as {key}:NAME" if takes_recipe else "no recipes here")
+        )
     if recipe:
         return cls(recipe=recipe)
     if tier not in cls.tiers:
@@ -142,7 +147,12 @@ LEXICAL_SPACES = frozenset({"synonyms", "synonyms_same_pos", "lemmas"})  # space
 
 
 def attack_name(attack: Attack) -> str:
-    """The full name of a configured attack: ``key.tier+lexicon``, the lexicon only where its threat reads one."""
+    """The full name of a configured attack: ``key.tier+lexicon``, the lexicon only where its threat reads one.
+
+    That of one recipe among many is ``key:recipe``.
+    """
+    if hasattr(attack, "recipe"):
+        return f"{key_of('attacks', type(attack))}:{attack.recipe}"
     lexicon = f"+{attack.threat.lexicon}" if LEXICAL_SPACES & set(attack.threat.spaces) else ""
     return f"{key_of('attacks', type(attack))}.{attack.tier}{lexicon}"
 

@@ -29,7 +29,7 @@ from grit.bench.types import CouldNotMeasure, Edit, Script, Threat, UsageError
 _RUN = re.compile(r"[\w'\-*@\u02D7\u0060\u00D7]+")
 _EDGES = "'-_*@"  # part of a word only inside it
 
-SPACES = ("synonyms", "synonyms_same_pos", "lemmas", "typos", "characters", "vocabulary")
+SPACES = ("synonyms", "synonyms_same_pos", "lemmas", "typos", "characters", "vocabulary", "anything")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -274,6 +274,8 @@ class Text:
             return typos(word)
         if space == "vocabulary":
             return self.vocabulary
+        if space == "anything":
+            return ()  # nothing that could be listed
         if self._lexicon is None:
             raise UsageError(f"the threat's space {space!r} needs a lexicon, got none; name one, as in pwws+thesaurus")
         if space == "lemmas":  # TextAttack: as listed, whatever the case of the word
@@ -372,14 +374,18 @@ class Text:
 
     def _illegal(self, edit: Edit) -> str | None:
         op, index, word = edit
-        if op != "replace":
+        if op == "unknown" or (op != "replace" and "anything" not in self.threat.spaces):
             return f"{op} is no change this threat allows"
+        if op == "insert":
+            return None
         original = self.words[index]
-        if word == original:
+        if op == "replace" and word == original:
             return f"word {index} is replaced by itself"
         if self.protected(index):
             return f"word {index} is a stop word"
         for space in self.threat.spaces:
+            if space == "anything":
+                return None
             if space == "typos":
                 distance = typo_distance(original, word)
                 letters = sum(character in ascii_letters for character in original)

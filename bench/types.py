@@ -117,7 +117,18 @@ class Gain:
     aligned: bool = True
 
 
-Question = Score | Gain
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Question: the logits of whole texts. Answer: float64 array [texts classes].
+
+    For searches of other tools, which write their texts themselves; the script they return is judged like any.
+    Costs one query a text. The answer is shorter than the question when the query budget ends inside it.
+    """
+
+    texts: Sequence[str]
+
+
+Question = Score | Gain | Texts
 
 
 class BudgetSpent(Exception):
@@ -132,6 +143,7 @@ class Threat:
         its part of speech), ``lemmas`` (as the lexicon lists them), ``typos`` (Damerau-Levenshtein distance at most
         ``typo_distance``, 1 for words under 5 letters; ASCII letters only), ``characters`` (any string
         of word characters), ``vocabulary`` (any word the attack was given); a replacement must lie in one of them.
+        ``anything`` is no space of replacements: any word may be written, inserted or deleted.
     max_words: share of the words of the text that may change, at least one word; 1.0 is all.
     """
 
@@ -184,9 +196,7 @@ class Attack(Protocol):
     tier: str
     tiers: ClassVar[Mapping[str, Mapping[str, Any]]]  # tier -> the field values that make it
 
-    def attack(
-        self, sentence: Sentence, label: int, rng: random.Random
-    ) -> Generator[Question, np.ndarray, Script]: ...
+    def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]: ...
 
 
 OutcomeKind = Literal["broken", "survived", "skipped", "error"]

@@ -13,7 +13,20 @@ from pathlib import Path
 import pytest
 
 Grit = Callable[..., "subprocess.CompletedProcess[str]"]
-QUICK = ("--model", "tfidf", "--scheme", "natural", "--attack", "deepwordbug", "--n", "6", "--n-train", "60", "--set", "epochs=1")
+QUICK = (
+    "--model",
+    "tfidf",
+    "--scheme",
+    "natural",
+    "--attack",
+    "deepwordbug",
+    "--n",
+    "6",
+    "--n-train",
+    "60",
+    "--set",
+    "epochs=1",
+)
 
 
 @pytest.fixture
@@ -78,7 +91,9 @@ def fails(found: subprocess.CompletedProcess[str], code: int, *parts: str) -> No
         (("board", "nowhere"), ("no folder nowhere",)),
     ],
 )
-def test_an_unknown_word_names_the_nearest_and_exits_2(grit: Grit, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_an_unknown_word_names_the_nearest_and_exits_2(
+    grit: Grit, words: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
     fails(grit(*words), 2, *parts)
 
 
@@ -166,7 +181,9 @@ def test_an_output_that_is_a_file_is_refused(grit: Grit, tmp_path: Path) -> None
 def test_a_read_only_folder_exits_8(grit: Grit, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(locked)], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(locked)], check=False, capture_output=True
+    ).returncode:
         pytest.skip("this system mounts nothing")
     try:
         fails(grit("run", *QUICK, "-o", "locked/out"), 8, "locked", "-o")
@@ -178,7 +195,9 @@ def test_a_read_only_folder_exits_8(grit: Grit, tmp_path: Path) -> None:
 def test_a_full_disk_exits_8_and_keeps_what_was_finished(grit: Grit, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(small)], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(small)], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("this system mounts nothing")
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import random
-import signal
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,12 @@ def lasting(folder: Path) -> list[dict[str, object]]:
 
 def test_every_row_is_recorded_with_every_attack(finished: run.Finished) -> None:
     rows = [(row.record.model.name, row.record.scheme.name) for row in finished.rows]
-    assert sorted(rows) == [("student", "natural"), ("student", "proposed"), ("tfidf", "natural"), ("tfidf", "proposed")]
+    assert sorted(rows) == [
+        ("student", "natural"),
+        ("student", "proposed"),
+        ("tfidf", "natural"),
+        ("tfidf", "proposed"),
+    ]
     for row in finished.rows:
         assert [attack.name for attack in row.record.attacks] == ["deepwordbug.strong", "pwws.strong+thesaurus"]
         assert row.record.clean.n == row.record.data.n == 12
@@ -92,7 +96,7 @@ def test_the_folder_holds_the_board_as_files(finished: run.Finished) -> None:
     assert "UNRANKED" in (finished.folder / "board.md").read_text()
     page = (finished.folder / "index.html").read_text()
     assert "student" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)  # it loads nothing from anywhere
 
 
 def test_no_text_of_the_data_is_in_the_folder_but_in_the_vocabulary(finished: run.Finished) -> None:
@@ -116,26 +120,28 @@ def test_two_folders_and_two_processes_give_the_same_records(finished: run.Finis
     assert lasting(tmp_path / "other") == lasting(finished.folder)
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_records(finished: run.Finished, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_records(tmp_path: Path) -> None:
+    wanted = dataclasses.replace(SMALL, models=("student",), schemes=("natural",), settings=(("epochs", "6"),))
+    run.run(wanted, tmp_path / "whole", jobs=1, quiet=True)
     words = [
-        *("run", "--model", "tfidf,student", "--scheme", "natural,proposed", "--attack", "pwws+thesaurus,deepwordbug"),
-        *("--n", "12", "--n-train", "120", "--set", "epochs=2", "-o", str(tmp_path / "killed"), "-q", "--jobs", "2"),
+        *("run", "--model", "student", "--scheme", "natural", "--attack", "pwws+thesaurus,deepwordbug", "--n", "12"),
+        *("--n-train", "120", "--set", "epochs=6", "-o", str(tmp_path / "killed"), "-q", "--jobs", "1"),
     ]
-    moments, kills = random.Random(7), 0
-    for _ in range(60):
-        process = subprocess.Popen([sys.executable, "-m", "grit", *words], stdout=subprocess.DEVNULL, start_new_session=True)
+    moments, kills, shortest = random.Random(7), 0, 1.0
+    while True:
+        process = subprocess.Popen([sys.executable, "-m", "grit", *words], stdout=subprocess.DEVNULL)
         try:
-            code = process.wait(timeout=moments.uniform(2.0, 9.0))
+            code = process.wait(timeout=moments.uniform(shortest, shortest + 4.0))
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             kills += 1
-            time.sleep(0.5)  # its workers notice and go
+            shortest += 1.5  # so that a slow machine ends it too
         else:
             assert code == 0
             break
     assert kills >= 2
-    assert lasting(tmp_path / "killed") == lasting(finished.folder)
+    assert lasting(tmp_path / "killed") == lasting(tmp_path / "whole")
 
 
 def test_other_attacks_run_on_saved_rows(finished: run.Finished, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _tables() -> str:
             _layout.array("int16_t", "grit_base", base),
             _layout.array("uint8_t", "grit_slope", slope),
             "#else",
-            _layout.array("int16_t", "grit_cells", fixed.sigma().astype(np.int16)),
+            _layout.array("int16_t", "grit_cells", fixed.sigma() - 16384),
             "#endif",
         ]
     )

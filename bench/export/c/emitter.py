@@ -20,6 +20,9 @@ from grit.bench.export.fixed import FixedProgram
 from grit.bench.types import Rows, Ternary, UsageError
 
 
+FLOAT_TOLERANCE = 1e-4  # of the logits of an fp32 program, relative to the largest
+
+
 @dataclass(frozen=True)
 class Emission:
     """The source of a program, and where its rows went."""
@@ -60,6 +63,11 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
         "main.c": banner + chapter("main"),
     }
     return Emission({file: _renamed(text, name) for file, text in files.items()}, rows)
+
+
+def logits(program: FixedProgram, raw: bytes) -> np.ndarray:
+    """float64 [classes] from the bytes of a ``model_logit`` array of a little-endian machine."""
+    return np.frombuffer(raw, "<i4") * 2.0**-program.logit_bits
 
 
 def _renamed(text: str, name: str) -> str:

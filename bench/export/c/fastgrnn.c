@@ -125,18 +125,19 @@ static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, in
 
 static const grit_layer grit_state = {grit_state_weight, grit_state_multiplier, NULL, GRIT_PADDED, GRIT_STATE_GROUPS};
 
-static inline void grit_unit(int32_t p, uint32_t unit, int16_t *h, int8_t *u)
+static inline void grit_unit(grit_sigmoid_table table, int32_t p, uint32_t unit, int16_t *h, int8_t *u)
 {
-    const int32_t z = grit_sigmoid((p + grit_gate_offset[unit]) >> (GRIT_SHIFT + 1));
-    const int32_t t = (2 * grit_sigmoid(p >> GRIT_SHIFT) - 32768) >> (14 - GRIT_STATE_BITS);
-    const int32_t r = GRIT_NU + (GRIT_ZETA * (32768 - z) >> 15);
-    const int32_t next = grit_limit16((z * h[unit] + r * t + 16384) >> 15);
+    const int32_t z = grit_sigmoid(table, (p + grit_gate_offset[unit]) >> (GRIT_SHIFT + 1)), tanh = grit_sigmoid(table, p >> GRIT_SHIFT);
+    const int32_t t = GRIT_STATE_BITS == 14 ? 2 * tanh : tanh >> ((13 - GRIT_STATE_BITS) & 15);
+    const int32_t r = GRIT_NU + (GRIT_ZETA * (16384 - z) >> 15);
+    const int32_t next = grit_limit16(((16384 + z) * h[unit] + r * t + 16384) >> 15);
     h[unit] = (int16_t)next;
     u[unit] = (int8_t)grit_limit8((next * GRIT_COPY + 16384) >> 15);
 }
 
 static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, int8_t *u_next, int16_t *h)
 {
+    const grit_sigmoid_table table = grit_sigmoid_load();
     uint32_t unit;
 #if defined(GRIT_SMLAD)
     const int32_t start = grit_spread(u, GRIT_STATE_GROUPS, pairs);
@@ -146,7 +147,7 @@ static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, in
         int32_t p[4];
         grit_four(w, 8, step, pairs, GRIT_STATE_GROUPS, start, p);
         for (k = 0; k < 4; k++)
-            grit_unit(drive[unit + k] + grit_state_multiplier[unit + k] * p[k], unit + k, h, u_next);
+            grit_unit(table, drive[unit + k] + grit_state_multiplier[unit + k] * p[k], unit + k, h, u_next);
     }
 #else
     (void)pairs;
@@ -156,7 +157,7 @@ static void grit_step(const int32_t *drive, const int8_t *u, uint32_t *pairs, in
         int32_t sum = 0;
         for (g = 0; g < GRIT_STATE_GROUPS; g++, w += step)
             sum += w[0] * u[4 * g] + w[1] * u[4 * g + 1] + w[2] * u[4 * g + 2] + w[3] * u[4 * g + 3];
-        grit_unit(drive[unit] + grit_state_multiplier[unit] * sum, unit, h, u_next);
+        grit_unit(table, drive[unit] + grit_state_multiplier[unit] * sum, unit, h, u_next);
     }
 #endif
 }

@@ -108,12 +108,12 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
 
 #else
 
-static inline void grit_unit(const int32_t *p, uint32_t unit, int8_t *h, grit_cell *c, int16_t *state)
+static inline void grit_unit(grit_sigmoid_table table, const int32_t *p, uint32_t unit, int8_t *h, grit_cell *c, int16_t *state)
 {
-    const int32_t in = grit_sigmoid(p[0] >> GRIT_SHIFT), forget = grit_sigmoid(p[1] >> GRIT_SHIFT);
-    const int32_t cell = 2 * grit_sigmoid(p[2] >> GRIT_SHIFT) - 32768, out = grit_sigmoid(p[3] >> GRIT_SHIFT);
-    const int32_t next = grit_limit16((forget * c[unit] + in * (cell >> 4) + 16384) >> 15);
-    const int32_t both = out * (2 * grit_sigmoid(next >> 2) - 32768) >> 15;
+    const int32_t in = 16384 + grit_sigmoid(table, p[0] >> GRIT_SHIFT), forget = 16384 + grit_sigmoid(table, p[1] >> GRIT_SHIFT);
+    const int32_t cell = grit_sigmoid(table, p[2] >> GRIT_SHIFT) >> 3, out = 16384 + grit_sigmoid(table, p[3] >> GRIT_SHIFT);
+    const int32_t next = grit_limit16((forget * c[unit] + in * cell + 16384) >> 15);
+    const int32_t both = out * grit_sigmoid(table, next >> 2) >> 14;
     c[unit] = (grit_cell)next;
     state[unit] = (int16_t)both;
     h[unit] = (int8_t)grit_limit8((both + 128) >> 8);
@@ -121,6 +121,7 @@ static inline void grit_unit(const int32_t *p, uint32_t unit, int8_t *h, grit_ce
 
 static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
 {
+    const grit_sigmoid_table table = grit_sigmoid_load();
     uint32_t unit, k;
 #if defined(GRIT_SMLAD)
     const int32_t start = grit_spread(h, GRIT_STATE_GROUPS, pairs);
@@ -135,7 +136,7 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
             const int32_t *d = drive + row + k;
             const int32_t p[4] = {d[0] + m[k] * sums[k], d[8] + m[8 + k] * sums[2 + k], d[16] + m[16 + k] * sums[4 + k],
                                   d[24] + m[24 + k] * sums[6 + k]};
-            grit_unit(p, unit + k, h_next, c, state);
+            grit_unit(table, p, unit + k, h_next, c, state);
         }
     }
 #else
@@ -151,7 +152,7 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
                 sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
             p[k] = drive[row + 8 * k] + grit_state_multiplier[row + 8 * k] * sum;
         }
-        grit_unit(p, unit, h_next, c, state);
+        grit_unit(table, p, unit, h_next, c, state);
     }
 #endif
 }

@@ -197,34 +197,69 @@ static int32_t grit_spread(const int8_t *x, uint32_t groups, uint32_t *pairs)
     return -sum;
 }
 
-/* Four rows: those that begin at a, a + 4, b and b + 4; ``start`` is what grit_spread returned. */
-GRIT_INLINE void grit_four(const int8_t *a, uint32_t b, uint32_t step, const uint32_t *pairs, uint32_t groups, int32_t start,
-                           int32_t *sums)
+/* Four inputs times four rows, at w + ``at`` and the word behind, w + at + far and the word behind. In assembly: compilers
+ * split the double loads and push sums out of the 14 registers.
+ */
+#define GRIT_QUAD(at)                                    \
+    "ldrd %[odd], %[even], [%[x]], #8\n\t"               \
+    "ldrd %[w0], %[w1], [%[w], #" at "]\n\t"             \
+    "sxtab16 %[both], %[odd], %[w0]\n\t"                 \
+    "sxtab16 %[w0], %[even], %[w0], ror #8\n\t"          \
+    "smlad %[s0], %[both], %[w0], %[s0]\n\t"             \
+    "sxtab16 %[both], %[odd], %[w1]\n\t"                 \
+    "sxtab16 %[w1], %[even], %[w1], ror #8\n\t"          \
+    "smlad %[s1], %[both], %[w1], %[s1]\n\t"             \
+    "ldrd %[w0], %[w1], [%[w], #" at "+%c[far]]\n\t"     \
+    "sxtab16 %[both], %[odd], %[w0]\n\t"                 \
+    "sxtab16 %[w0], %[even], %[w0], ror #8\n\t"          \
+    "smlad %[s2], %[both], %[w0], %[s2]\n\t"             \
+    "sxtab16 %[both], %[odd], %[w1]\n\t"                 \
+    "sxtab16 %[w1], %[even], %[w1], ror #8\n\t"          \
+    "smlad %[s3], %[both], %[w1], %[s3]\n\t"
+#define GRIT_QUAD_OPERANDS                                                                                          \
+    [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [x] "+&r"(pairs), [w] "+&r"(w), [odd] "=&r"(odd), \
+        [even] "=&r"(even), [w0] "=&r"(w0), [w1] "=&r"(w1), [both] "=&r"(both)
+
+/* Four rows, beginning at w, w + 4, w + far and w + far + 4 (far is a constant); ``start``: what grit_spread returned. */
+GRIT_INLINE void grit_four(const int8_t *w, const int far, uint32_t step, const uint32_t *pairs, uint32_t groups,
+                           int32_t start, int32_t *sums)
 {
     int32_t s0 = start, s1 = start, s2 = start, s3 = start;
-    for (; groups; groups--, a += step, pairs += 2) {
-        const uint32_t odd = pairs[0], even = pairs[1];
-        const uint32_t w0 = ((const grit_word *)a)[0], w1 = ((const grit_word *)a)[1];
-        const uint32_t w2 = ((const grit_word *)(a + b))[0], w3 = ((const grit_word *)(a + b))[1];
-        s0 = __smlad(__sxtab16(odd, w0), __sxtab16(even, __ror(w0, 8)), s0);
-        s1 = __smlad(__sxtab16(odd, w1), __sxtab16(even, __ror(w1, 8)), s1);
-        s2 = __smlad(__sxtab16(odd, w2), __sxtab16(even, __ror(w2, 8)), s2);
-        s3 = __smlad(__sxtab16(odd, w3), __sxtab16(even, __ror(w3, 8)), s3);
-    }
+    uint32_t odd, even, w0, w1, both;
+    const uint32_t *fours = pairs + 2 * (groups & ~3u), *end = pairs + 2 * groups;
+    if (step == 128 && groups >= 4)
+        __asm__ volatile("1:\n\t" GRIT_QUAD("0") GRIT_QUAD("128") GRIT_QUAD("256") GRIT_QUAD("384")
+                         "add %[w], %[w], #512\n\t"
+                         "cmp %[x], %[fours]\n\t"
+                         "bne 1b"
+                         : GRIT_QUAD_OPERANDS
+                         : [far] "i"(far), [fours] "r"(fours)
+                         : "memory", "cc");
+    for (; pairs != end; w += step)
+        __asm__ volatile(GRIT_QUAD("0") : GRIT_QUAD_OPERANDS : [far] "i"(far) : "memory");
     sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
 }
 
 static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
-    const int32_t start = grit_spread(x, layer->groups, pairs);
-    uint32_t row, k, step;
+    const int32_t start = grit_spread(x, layer->groups, pairs), *bias = layer->bias;
+    const int16_t *m = layer->multiplier;
+    const int8_t *w = layer->weight;
+    uint32_t row, rest, rows;
     (void)stride;
-    for (row = 0; row < layer->rows; row += 4) {
-        const int8_t *w = grit_panel(layer, row, &step);
-        int32_t sums[4];
-        grit_four(w, 8, step, pairs, layer->groups, start, sums);
-        for (k = 0; k < 4; k++)
-            out[row + k] = layer->multiplier[row + k] * sums[k] + layer->bias[row + k];
+    for (row = 0; row < layer->rows; row += rows, w += 4 * rows * (layer->groups - 1)) {
+        rows = layer->rows - row < 32 ? layer->rows - row : 32;
+        for (rest = rows; rest; rest -= 4, w += 16, m += 4, bias += 4, out += 4) {
+            int32_t sums[4];
+            if (rows == 32)
+                grit_four(w, 8, 128, pairs, layer->groups, start, sums);
+            else
+                grit_four(w, 8, 4 * rows, pairs, layer->groups, start, sums);
+            out[0] = m[0] * sums[0] + bias[0];
+            out[1] = m[1] * sums[1] + bias[1];
+            out[2] = m[2] * sums[2] + bias[2];
+            out[3] = m[3] * sums[3] + bias[3];
+        }
     }
 }
 

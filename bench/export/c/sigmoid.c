@@ -104,25 +104,43 @@ static inline void grit_sigmoid(__m256i *a, __m256i *b)
 
 #elif defined(GRIT_SMALL)
 
-static inline int32_t grit_sigmoid(int32_t i)
+typedef int grit_sigmoid_table; /* not needed */
+
+static inline int grit_sigmoid_load(void)
 {
-    const int32_t sign = i < 0 ? -1 : 0, j = (i ^ sign) < 2047 ? i ^ sign : 2047, k = j >> 5;
-    const int32_t right = grit_base[k] + (grit_slope[k] * (j & 31) >> 3);
-    return sign ? 32768 - right : right;
+    return 0;
 }
 
-#elif defined(GRIT_SMLAD)
-
-static inline int32_t grit_sigmoid(int32_t i)
+/* Sigmoid less a half in Q15, which is tanh in Q14. */
+static inline int32_t grit_sigmoid(int table, int32_t i)
 {
-    return grit_cells[2048 + __ssat(i, 12)];
+    const int32_t sign = i < 0 ? -1 : 0, j = (i ^ sign) < 2047 ? i ^ sign : 2047, k = j >> 5;
+    const int32_t right = grit_base[k] - 16384 + (grit_slope[k] * (j & 31) >> 3);
+    (void)table;
+    return (right ^ sign) - sign;
 }
 
 #else
 
-static inline int32_t grit_sigmoid(int32_t i)
+typedef const int16_t *grit_sigmoid_table; /* the middle of grit_cells */
+
+static inline grit_sigmoid_table grit_sigmoid_load(void)
 {
-    return grit_cells[2048 + (i < -2048 ? -2048 : i > 2047 ? 2047 : i)];
+    grit_sigmoid_table middle = grit_cells + 2048;
+#if defined(GRIT_SMLAD)
+    __asm__("" : "+r"(middle)); /* keep it in a register */
+#endif
+    return middle;
+}
+
+/* Sigmoid less a half in Q15, which is tanh in Q14. */
+static inline int32_t grit_sigmoid(grit_sigmoid_table middle, int32_t i)
+{
+#if defined(GRIT_SMLAD)
+    return middle[__ssat(i, 12)];
+#else
+    return middle[grit_between(i, -2048, 2047)];
+#endif
 }
 
 #endif

@@ -1,0 +1,158 @@
+"""An emulated ARM core: exact instruction counts, simulated cache misses and memory of the compiled program.
+
+``emu://cortex-m4`` needs nothing but wheels (the extra ``arm``): a cross compiler and an emulator. What is counted is
+exact, the same to the digit in every process and on every machine that has the same compiler; it is no time, and none is
+given: how fast an emulator runs says nothing about the core.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grit.bench import records, text
+from grit.bench.export import words
+from grit.bench.export.c import compiler, emitter
+from grit.bench.targets._cores import CORES, Core
+from grit.bench.types import Artefact, CouldNotMeasure, UsageError
+
+ENGINE = "c"
+LIMIT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Emu:
+    """One core, by its name."""
+
+    core: str = "cortex-m4"
+    texts: int = 50  # compared and counted
+    cached_texts: int = 10  # of these, whose data accesses go through the simulated cache
+
+    def probe(self) -> Mapping[str, Any]:
+        """The core and what stands in for it; CouldNotMeasure with the remedy where a wheel is missing."""
+        core = self._core()
+        for module in ("unicorn", "elftools"):
+            if not importlib.util.find_spec(module):
+                raise CouldNotMeasure(f"no {module}: {compiler.REMEDY}")
+        facts: dict[str, Any] = {
+            "core": core.label,
+            "architecture": "A64" if core.wide else "Thumb",
+            "features": list(core.features),
+            "emulator": f"unicorn {version('unicorn')}, model {core.model}",
+            "compiler": compiler.zig().version,
+        }
+        if core.cache:
+            cache = core.cache
+            facts["l1d"] = f"{cache.size_bytes >> 10} KB, {cache.ways} ways, {cache.line_bytes}-byte lines, simulated"
+        return facts
+
+    def measure(self, artefact: Artefact, texts: Iterable[str]) -> Mapping[str, Any]:
+        """The values of :meth:`cost`."""
+        return self.cost(artefact, list(texts)).values
+
+    def cost(self, artefact: Artefact, texts: Sequence[str]) -> records.CostPart:
+        """Instructions of text in, logits out, and of the network alone (``neural_``), L1D misses and memory.
+
+        Every text's logits are compared first; a CouldNotMeasure says by how much they differ.
+        """
+        facts = dict(self.probe())
+        core = self._core()
+        chosen = [text.normalise(raw) for raw in list(texts)[: self.texts]]
+        if not chosen:
+            raise CouldNotMeasure("no texts to count on: pass some of the dev split")
+        elf, flags = build(artefact, core)
+        found = run(elf, core, chosen, self.cached_texts)
+        facts |= {"flags": flags, **compare(artefact, chosen, [bytes.fromhex(raw) for raw in found["logits"]])}
+        values: dict[str, int | float] = {"n_samples": len(chosen)}
+        for name in ("instructions", "neural_instructions"):
+            values |= spread(name, found[name])
+        if core.cache:
+            values |= spread("neural_misses", found["neural_misses"])
+        values |= {
+            "code_bytes": found["code_bytes"],
+            "flash_bytes": found["flash_bytes"],
+            "scratch_bytes": found["scratch_bytes"],
+            "stack_bytes": found["stack_bytes"],
+            "ram_bytes": found["scratch_bytes"] + found["stack_bytes"] + found["static_ram_bytes"],
+        }
+        facts["p50_tokens"] = statistics.median_low(found["tokens"])
+        return records.CostPart(target=f"emu://{core.name}", engine=ENGINE, kind="emulated", values=values, facts=facts)
+
+    def _core(self) -> Core:
+        if self.core not in CORES:
+            raise UsageError(f"unknown core {self.core!r}: emu:// has {', '.join(CORES)}")
+        return CORES[self.core]
+
+
+def spread(name: str, samples: Sequence[int]) -> dict[str, int]:
+    """min, median (of two middle ones the lower) and max, as counts are."""
+    return {f"min_{name}": min(samples), f"p50_{name}": statistics.median_low(samples), f"max_{name}": max(samples)}
+
+
+def build(artefact: Artefact, core: Core) -> tuple[Path, str]:
+    """The program of an artefact for a core: ELF file and the flags it was compiled with."""
+    files = dict(emitted(artefact).files) | {"sizes.c": _SIZES}
+    arguments = ["-target", core.triple, f"-mcpu={core.cpu}", *compiler.FLAGS, "-ffreestanding", "-nostdlib"]
+    arguments += ["-Wl,-e,model_text", "-Wl,--no-gc-sections"]
+    elf = compiler.cached(compiler.zig(), files, [*arguments, "model.c", "sizes.c", "-o", "model.elf"], "model.elf")
+    return elf, " ".join(arguments)
+
+
+_SIZES = """#include "model.h"
+const uint32_t grit_scratch_bytes = sizeof(model_scratch), grit_token_bytes = sizeof(model_token);
+const uint32_t grit_logits_bytes = sizeof(model_logit) * MODEL_CLASSES, grit_tokens = MODEL_MAX_TOKENS;
+"""
+
+
+def emitted(artefact: Artefact) -> emitter.Emission:
+    """The C source of an artefact; CouldNotMeasure for one that is no program of ours."""
+    program = getattr(artefact, "program", None)
+    if program is None:
+        raise CouldNotMeasure("engine c compiles our own programs only: this artefact is a graph, measured by ort")
+    return emitter.emit(program, digest=artefact.digest)
+
+
+def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> dict[str, Any]:
+    """The answers and counts of :mod:`grit.bench.targets._unicorn`."""
+    job = {
+        "elf": str(elf),
+        "wide": core.wide,
+        "model": core.model,
+        "cache": [core.cache.size_bytes, core.cache.ways, core.cache.line_bytes] if core.cache else None,
+        "cached_texts": cached_texts,
+        "texts": [text.encode().hex() for text in texts],
+    }
+    command = [sys.executable, "-m", "grit.bench.targets._unicorn"]
+    try:
+        done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise CouldNotMeasure(f"the emulation did not end within {LIMIT_S:g} s: pass fewer texts") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise CouldNotMeasure(f"the program did not run on the emulated {core.name}: {said[:200]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def compare(artefact: Artefact, texts: Sequence[str], raw: Sequence[bytes]) -> dict[str, Any]:
+    """``output_error`` and ``compared_texts`` of the logits that a program wrote; CouldNotMeasure beyond the tolerance."""
+    reference = words.answer(artefact, texts)
+    logits = np.array([emitter.logits(artefact.program, one) for one in raw])
+    error = float(np.abs(logits - reference).max())
+    allowed = 0.0 if artefact.exact else emitter.FLOAT_TOLERANCE * max(float(np.abs(reference).max()), 1.0)
+    if not error <= allowed:  # NaN too
+        raise CouldNotMeasure(
+            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: a number would be of another "
+            "program; report this with the compiler's version"
+        )
+    return {"output_error": error, "output_allowed": allowed, "compared_texts": len(texts)}
