@@ -34,6 +34,19 @@ def margins(logits: np.ndarray, label: int) -> np.ndarray:
     return np.asarray(logits[:, others].max(axis=1) - logits[:, label])
 
 
+def logits_of(scripts: Sequence[Script]) -> Asking:
+    """The logits of every script, [scripts classes]; raises BudgetSpent if the budget ends among them."""
+    logits = yield Score(scripts)
+    must_be_whole(logits, len(scripts))
+    return logits
+
+
+def must_be_whole(answer: np.ndarray, asked: int) -> None:
+    """Raise BudgetSpent for an answer that is shorter than its question."""
+    if len(answer) < asked:
+        raise BudgetSpent("the answer was cut short")
+
+
 def extended(script: Script, edit: Edit) -> Script:
     """``script`` with one more replacement, which takes the place of one of the same word."""
     for place, old in enumerate(script):
@@ -80,7 +93,7 @@ class Search:
         logits = yield Score([(), *((Edit("unknown", site),) for site in sites)])
         found = self.margins(logits)
         self.start = self.best_margin = float(found[0])
-        self._must_be_whole(logits, len(sites) + 1)
+        must_be_whole(logits, len(sites) + 1)
         return dict(zip(sites, (found[1:] - self.start).tolist(), strict=True))
 
     def ask(self, scripts: Sequence[Script]) -> Asking:
@@ -96,7 +109,7 @@ class Search:
             top = int(found.argmax())
             if found[top] > self.best_margin:
                 self.best, self.best_margin = scripts[top], float(found[top])
-        self._must_be_whole(logits, len(scripts))
+        must_be_whole(logits, len(scripts))
         return found
 
     def sweep(self, edits: Sequence[Edit]) -> Steps:
@@ -164,7 +177,3 @@ class Search:
                 yield from self.ask([extended(rest, other) for other in [*options[edit.index], *elsewhere]])
             if self.best_margin <= before:
                 return
-
-    def _must_be_whole(self, answer: np.ndarray, asked: int) -> None:
-        if len(answer) < asked:
-            raise BudgetSpent("the answer was cut short")

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from grit.bench.types import CouldNotMeasure, Edit, Question, Score, Script, Sentence
+from grit.attacks._search import logits_of
+from grit.bench.types import CouldNotMeasure, Edit, Question, Script, Sentence
 
 UNKNOWN = "[UNK]"  # a literal string to the victim, whatever its own unknown word is
 
@@ -29,7 +30,7 @@ def scores(scripts: Sequence[Script], label: int) -> Generator[Question, np.ndar
     """The score of each script; rows that already sum to one are taken for probabilities, as TextAttack does."""
     if not scripts:
         return Scores(np.empty(0), np.empty(0, np.intp))
-    outputs = yield Score(scripts)
+    outputs = yield from logits_of(scripts)
     if not (np.abs(outputs.sum(axis=1) - 1) < 1e-6).all():
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         outputs = powers / powers.sum(axis=1, keepdims=True)

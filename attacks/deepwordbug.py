@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from grit.attacks import _textattack
-from grit.attacks._search import Broken, Search, Steps, extended, options
-from grit.bench.types import Edit, Question, Score, Script, Sentence, Threat
+from grit.attacks._search import Broken, Search, Steps, extended, logits_of, options
+from grit.bench.types import Edit, Question, Script, Sentence, Threat
 
 _UNLIMITED = 10_000_000  # queries
 
@@ -186,7 +186,7 @@ class DeepWordBug:
 
 def _gold(scripts: list[Script], label: int) -> Generator[Question, np.ndarray, np.ndarray]:
     """P(gold) under each script, [scripts]."""
-    logits = yield Score(scripts)
+    logits = yield from logits_of(scripts)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers[:, label] / powers.sum(axis=1))
 

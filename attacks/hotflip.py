@@ -24,6 +24,7 @@ _STRONG = Threat(spaces=("synonyms", "typos"))
 _UNLIMITED = 10_000_000  # queries
 _PAPER = Threat(spaces=("characters",), max_words=1.0, protect_stop_words=False, max_queries=_UNLIMITED)
 _MOST_WORDS, _COSINE = 2, 0.8  # of the textattack tier: words changed, and similarity to the word written over
+_AT_ONCE = 1 << 18  # of its candidates in one question: 2 MB of gains a text
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class HotFlip:
 
     beam_width, top: scripts kept, and candidates of each that are scored (paper: a beam of 10).
     sweep_share: of the query budget, for single words in the strong tier, in the order of their gains.
-    pool: candidates that are ranked again for every script of the beam.
+    pool: candidates of single words that are ranked again for every script of the beam.
     max_characters: share of the characters of the text that the paper tier may change (section 4.3: 10 %).
     embedding: of the textattack tier, an .npz file with the arrays ``words`` and ``vectors``: TextAttack compares
         the words it writes with those it writes over by counter-fitted vectors, which it fetches.
@@ -102,24 +103,33 @@ class HotFlip:
             scripts = [asked[i] for i in _first(found, self.beam_width)]
 
     def _paper(self, search: Search) -> Steps:
-        """Flips, insertions and deletions of characters, the same word more than once if that gains most."""
+        """Flips, insertions and deletions of characters, the same word more than once if that gains most.
+
+        Of words not yet changed, the ``pool`` best of the first gradient are ranked again at every step.
+        """
         sentence = search.sentence
-        sites = [site for site in range(len(sentence.words)) if sentence.candidates(site)]
         yield from search.begin(())
+        single = [
+            Edit("replace", site, word)
+            for site, original in enumerate(sentence.words)
+            if sentence.candidates(site)
+            for word in _one_character(sentence, original)
+        ]
+        if not single:
+            return
+        gains = yield Gain((), single)
+        pool = [single[i] for i in _first(gains, self.pool)]
         scripts: list[Script] = [()]
         for _ in range(max(1, int(self.max_characters * len(sentence.text)))):
             grown: dict[Script, None] = {}
             for script in scripts:
                 written = {edit.index: edit.word for edit in script}
-                edits = [
-                    Edit("replace", site, word)
-                    for site in sites
-                    for word in _one_character(sentence, written.get(site, sentence.words[site]))
-                    if word != sentence.words[site]
-                ]
-                if edits:
-                    gains = yield Gain(script, edits)
-                    grown.update((extended(script, edits[i]), None) for i in _first(gains, self.top))
+                edits = [edit for edit in pool if edit.index not in written]
+                for site, changed in written.items():
+                    again = _one_character(sentence, changed)
+                    edits += [Edit("replace", site, word) for word in again if word != sentence.words[site]]
+                gains = yield Gain(script, edits)
+                grown.update((extended(script, edits[i]), None) for i in _first(gains, self.top))
             asked = list(grown)
             found = yield from search.ask(asked)
             scripts = [asked[i] for i in _first(found, self.beam_width)]
@@ -138,11 +148,15 @@ class HotFlip:
         script: Script = ()
         while True:
             free = _textattack.modifiable(sentence, [edit.index for edit in script])
-            edits = Grid(free, vocabulary)
-            gains = yield Gain(script, edits, aligned=False)
-            if not len(gains) or len(script) == _MOST_WORDS:
+            edit, most = None, -np.inf
+            some = max(1, _AT_ONCE // len(vocabulary))
+            for first in range(0, len(free), some):
+                edits = Grid(free[first : first + some], vocabulary)
+                gains = yield Gain(script, edits, aligned=False)
+                if gains.max(initial=-np.inf) > most:
+                    edit, most = edits[int(gains.argmax())], gains.max()
+            if edit is None or len(script) == _MOST_WORDS:
                 return script
-            edit = edits[int(gains.argmax())]
             before = sentence.words[edit.index]
             if (
                 edit.word == before
@@ -152,7 +166,7 @@ class HotFlip:
                 return script
             script = extended(script, edit)
             found = yield from _textattack.scores([script], label)
-            if not len(found.predicted) or found.predicted[0] != label:
+            if found.predicted[0] != label:
                 return script
 
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from grit.attacks import _textattack
-from grit.attacks._search import Broken, Search, Steps, options
-from grit.bench.types import Edit, Question, Score, Script, Sentence, Threat
+from grit.attacks._search import Broken, Search, Steps, logits_of, options
+from grit.bench.types import Edit, Question, Script, Sentence, Threat
 
 _UNLIMITED = 10_000_000  # queries; neither the paper nor TextAttack stops before the words end
 
@@ -84,20 +84,20 @@ class Pwws:
         the word is read as unknown. The paper's swaps of named entities need lists a dataset and are left out.
         """
         words = range(len(sentence.words))
-        logits = yield Score([(), *((Edit("unknown", index),) for index in words)])
+        logits = yield from logits_of([(), *((Edit("unknown", index),) for index in words)])
         gold = _softmax(logits)[:, label]
         saliency = dict(zip(words, gold[0] - gold[1:], strict=True))
         order = []
         shares = _softmax(np.array([list(saliency.values())]))[0] if saliency else np.empty(0)
         for index, edits in options(sentence).items():
-            logits = yield Score([(edit,) for edit in edits])
+            logits = yield from logits_of([(edit,) for edit in edits])
             rises = gold[0] - _softmax(logits)[:, label]
             best = int(rises.argmax())
             order.append((-shares[index] * rises[best], index, edits[best]))
         script: Script = ()
         for _, _, edit in sorted(order):
             script = tuple(sorted((*script, edit)))
-            logits = yield Score([script])
+            logits = yield from logits_of([script])
             if logits[0].argmax() != label:
                 break
         return script

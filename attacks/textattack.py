@@ -22,21 +22,19 @@ import difflib
 import functools
 import importlib
 import io
-import logging
 import queue
 import random
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from grit.bench.types import BudgetSpent, CouldNotMeasure, Edit, Question, Script, Sentence, Texts, Threat, UsageError
 
 _UNLIMITED = 10_000_000  # queries; recipes end by themselves
-_ANYTHING = Threat(spaces=("anything",), max_words=10.0, protect_stop_words=False, max_queries=_UNLIMITED)
+_ANYTHING = Threat(spaces=("any",), max_words=10.0, protect_stop_words=False, max_queries=_UNLIMITED)
 
 _VECTORS = "the counter-fitted word vectors, which TextAttack fetches from its own server into TA_CACHE_DIR"
 _SIMILARITY = "the Universal Sentence Encoder (pip install tensorflow tensorflow_hub)"
@@ -77,7 +75,7 @@ class TextAttack:
 
     def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
         built = _built(self.recipe)
-        numpy_state = np.random.RandomState(rng.getrandbits(32)).get_state()  # noqa: NPY002  what recipes draw from
+        numpy_state = np.random.RandomState(rng.getrandbits(32)).get_state()
 
         def work(ask: Callable[[list[str]], np.ndarray]) -> Script:
             end = _own(built, ask, self.threat.max_queries).attack(sentence.text, label).perturbed_result.attacked_text
@@ -133,15 +131,9 @@ def _missing(recipe: str, error: Exception) -> CouldNotMeasure:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what TextAttack and nltk say while they load: ours is the only word on standard output."""
-    logger = logging.getLogger("textattack")
-    before = logger.level
+    """Without what TextAttack and nltk say while they load: standard output may be somebody's JSON."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
+        yield
 
 
 def _no_victim(texts: list[str]) -> np.ndarray:
@@ -241,47 +233,91 @@ class _Aside:
 # --- from a text back to edits ---------------------------------------------------------------------------
 
 
+class _Item(NamedTuple):
+    """A word of a text, or one sign that stands between words."""
+
+    string: str
+    word: int  # number of the word, -1 for a sign
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.string)
+
+
 def script_between(sentence: Sentence, text: str, words: Sequence[str]) -> Script:
     """The edits that make ``text``, whose words are ``words``, of the sentence; white space apart.
 
-    Words are aligned by their longest common blocks. Where one word became several ("good", "go od"), the first
-    ones are inserted before it. Raises ValueError for a text that differs in more than words.
+    Words and the signs between them are aligned. A word may take signs with it ("Dr." for "doctor"); where one
+    became several ("good", "go od"), the first ones are inserted before it. Raises ValueError for a text that
+    differs in more than words.
     """
-    before, after = _gaps(sentence.text, sentence.words), _gaps(text, words)
-
-    def written(old: int, new: int) -> Edit:
-        """The new word in the place of the old one, with signs that came with it: "Dr." for "doctor"."""
-        left, right = (before[old], after[new]), (before[old + 1], after[new + 1])
-        prefix = left[1][len(left[0]) :] if left[1].startswith(left[0]) else ""
-        suffix = right[1][: len(right[1]) - len(right[0])] if right[1].endswith(right[0]) else ""
-        whole = prefix + words[new] + suffix
-        return Edit("replace", old, whole if whole.split() == [whole] else words[new])
-
+    before, after = _items(sentence.text, sentence.words), _items(text, words)
     script: list[Edit] = []
-    matcher = SequenceMatcher(None, list(sentence.words), list(words), autojunk=False)
-    for kind, old, old_end, new, new_end in matcher.get_opcodes():
-        if kind == "equal":
-            continue
-        extra = max(0, (new_end - new) - (old_end - old))
-        script += [Edit("insert", old, word) for word in words[new : new + extra]]
-        pairs = min(old_end - old, new_end - new)
-        script += [written(old + k, new + extra + k) for k in range(pairs)]
-        script += [Edit("delete", index) for index in range(old + pairs, old_end)]
+    old_start = new_start = 0
+    for old_end, new_end in [*_matches(before, after), (len(before), len(after))]:
+        if old_start == old_end and new_start < new_end and 0 < old_end < len(before) and before[old_end].word < 0:
+            # Nothing can be inserted before a sign: the word in front of it is written anew, with what follows it.
+            old_start, new_start = old_start - 1, new_start - 1
+        old, new = before[old_start:old_end], after[new_start:new_end]
+        places = [item.word for item in old if item.word >= 0]
+        written = text[new[0].start : new[-1].end].split() if new else []
+        behind = next((item.word for item in before[old_start:] if item.word >= 0), len(sentence.words))
+        extra = max(0, len(written) - len(places))
+        script += [Edit("insert", behind, word) for word in written[:extra]]
+        pairs = zip(places, written[extra:], strict=False)
+        script += [Edit("replace", place, word) for place, word in pairs if word != sentence.words[place]]
+        script += [Edit("delete", place) for place in places[len(written) :]]
+        old_start, new_start = old_end + 1, new_end + 1
     found = tuple(script)
     if _squeezed(sentence.apply(found)) != _squeezed(text):
         raise ValueError(f"the recipe wrote what no edit of words can say: {text!r}")
     return found
 
 
-def _gaps(text: str, words: Sequence[str]) -> list[str]:
-    """What stands before, between and behind the words."""
-    gaps = []
+def _items(text: str, words: Sequence[str]) -> list[_Item]:
+    items = []
     place = 0
-    for word in words:
-        start = text.index(word, place)
-        gaps.append(text[place:start])
+    for number, word in enumerate((*words, "")):
+        start = text.index(word, place) if word else len(text)
+        items += [_Item(text[at], -1, at) for at in range(place, start) if not text[at].isspace()]
+        if word:
+            items.append(_Item(word, number, start))
         place = start + len(word)
-    return [*gaps, text[place:]]
+    return items
+
+
+_SIGN = 1000  # what a sign counts in an alignment, against one for a word: no edit can change it
+
+
+def _matches(before: Sequence[_Item], after: Sequence[_Item]) -> list[tuple[int, int]]:
+    """The longest common subsequence: pairs of places, ascending."""
+    shorter = min(len(before), len(after))
+    tail = 0  # first, so that words are inserted before a word and not behind one
+    while tail < shorter and before[-1 - tail].string == after[-1 - tail].string:
+        tail += 1
+    head = 0
+    while head < shorter - tail and before[head].string == after[head].string:
+        head += 1
+    old, new = before[head : len(before) - tail], after[head : len(after) - tail]
+    best = [[0] * (len(new) + 1) for _ in range(len(old) + 1)]  # of what follows [old new]
+    for i in reversed(range(len(old))):
+        weight = _SIGN if old[i].word < 0 else 1
+        for j in reversed(range(len(new))):
+            best[i][j] = max(best[i + 1][j], best[i][j + 1])
+            if old[i].string == new[j].string:
+                best[i][j] = max(best[i][j], best[i + 1][j + 1] + weight)
+    pairs = [(place, place) for place in range(head)]
+    i = j = 0
+    while i < len(old) and j < len(new):
+        if best[i][j] == best[i][j + 1]:
+            j += 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            pairs.append((head + i, head + j))
+            i, j = i + 1, j + 1
+    return pairs + [(len(before) - place, len(after) - place) for place in range(tail, 0, -1)]
 
 
 def _squeezed(text: str) -> str:

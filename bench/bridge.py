@@ -88,9 +88,7 @@ def from_transformers(model: Any, tokenizer: Any, *, name: str) -> CallableVicti
         inputs = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         return model(**inputs.to(model.device)).logits.double().cpu().numpy()
 
-    return CallableVictim(
-        logits, name=name, classes=model.config.num_labels, unknown=tokenizer.unk_token or "[UNK]"
-    )
+    return CallableVictim(logits, name=name, classes=model.config.num_labels, unknown=tokenizer.unk_token or "[UNK]")
 
 
 def _plain(wrapper: Any) -> Any:

@@ -609,7 +609,7 @@ def _it_asks_and_returns(suspect: _Suspect) -> None:
         sentence = _sentence(attack.threat, _EXAMPLES[0].text)
         steps = attack.attack(sentence, 0, random.Random(SEED))
         _require(isinstance(steps, Generator), f"tier {tier}: attack gave {type(steps).__name__}, not a generator")
-        answer = None
+        answer: np.ndarray | None = None
         try:
             for _ in range(_BUDGET):
                 question = steps.send(answer)
@@ -694,7 +694,7 @@ def _nothing_is_changed(suspect: _Suspect) -> None:
 def _questions(attack: Any, sentence: Text) -> Iterator[Any]:
     """The first questions of an attack that is always told the same."""
     steps = attack.attack(sentence, 0, random.Random(SEED))
-    answer = None
+    answer: np.ndarray | None = None
     for _ in range(50):
         try:
             question = steps.send(answer)

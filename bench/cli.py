@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from grit.bench.leaderboard import Section
     from grit.bench.records import CostPart
     from grit.bench.run import Finished
+    from grit.bench.verify import Report
 
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
 
@@ -178,13 +179,19 @@ def check(name: str, as_json: bool, debug: bool) -> None:
 
 
 @grit.command()
-@click.argument("document", type=click.Choice(["record"]), default="record")
+@click.argument("document", type=click.Choice(["record", "submission", "verdict", "ruling"]), default="record")
 @_debug
 def schema(document: str, debug: bool) -> None:
     """The JSON Schema (2020-12) of what grit writes."""
-    from grit.bench import records
+    from grit.bench import challenge, records, submission, verify
 
-    click.echo(json.dumps(records.schema(), indent=2, sort_keys=True))
+    kinds = {
+        "record": records.Record,
+        "submission": submission.Submission,
+        "verdict": verify.Report,
+        "ruling": challenge.Ruling,
+    }
+    click.echo(json.dumps(records.schema(kinds[document], f"gritbench {document}"), indent=2, sort_keys=True))
 
 
 # --- the experiment, whole and in steps --------------------------------------------------------------
@@ -311,14 +318,16 @@ def export(model: str, format_: str, precision: str, output: Path | None, as_jso
 @_json
 @_debug
 def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json: bool, debug: bool) -> None:
-    """The board of run folders (default: all under runs/); -o writes it as a self-contained page."""
-    from grit.bench import leaderboard
+    """The board of run folders and bundles (default: all under runs/); -o writes it as a self-contained page."""
+    from grit.bench import leaderboard, records, submission
     from grit.bench.site import write_page
 
     chosen = list(folders) or [Path("runs")]
     if not folders and not chosen[0].is_dir():
         raise CouldNotMeasure("no folder runs/ here: name run folders, or 'grit run' first")
-    sections = leaderboard.board(leaderboard.load(chosen))
+    bundled = [row for folder in chosen if folder.is_dir() for row in submission.rows(folder)]
+    runs = [folder for folder in chosen if not bundled or next(folder.rglob(records.RECORDS), None) is not None]
+    sections = leaderboard.board([*(leaderboard.load(runs) if runs else ()), *bundled])
     if output is not None:
         click.echo(str(write_page(sections, output)))
     elif as_json:
@@ -349,3 +358,164 @@ def _print(sections: Sequence[Section]) -> None:
     from grit.bench import leaderboard
 
     leaderboard.show(sections, Console())
+
+
+# --- proof -------------------------------------------------------------------------------------------
+
+_bundle = click.argument("bundle", type=click.Path(path_type=Path))
+_unguarded = click.option("--unguarded", is_flag=True, help="No sandbox: for a bundle of your own.")
+_data_of = click.option("--data", "data_", help="A name or file to read instead of the data the bundle names.")
+
+
+def _seeds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in (value or "").split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: expected whole numbers, with commas") from None
+
+
+@grit.command()
+@click.argument("operand")
+@click.option("--adaptive", help="Which attacks knew the defence: the statement that the row carries.")
+@click.option("--runs", type=click.IntRange(min=1), help="Runs made with this configuration, reported or not.")
+@click.option("--seeds", "reported", callback=_seeds, help="Training seeds of the runs that are submitted.")
+@click.option("--licence", default="unknown", show_default=True, help="Of the model's weights.")
+@click.option("--supersedes", type=click.Path(path_type=Path), help="The bundle whose place this one takes.")
+@click.option("--status", type=click.Choice(["corrected", "migrated", "withdrawn"]), default="corrected")
+@click.option("--reason", default="", help="Why it takes that place.")
+@click.option("--archive", is_flag=True, help="Write the archive beside the folder, too.")
+@_output
+@_json
+@_debug
+def pack(
+    operand: str,
+    adaptive: str | None,
+    runs: int | None,
+    reported: tuple[int, ...],
+    licence: str,
+    supersedes: Path | None,
+    status: Literal["corrected", "migrated", "withdrawn"],
+    reason: str,
+    archive: bool,
+    output: Path | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Submission bundles DIR/ROW of OPERAND: a run folder, one row of it, or a bundle to correct or withdraw."""
+    from grit.bench import run, submission
+
+    if output is None:
+        raise UsageError("pack needs -o DIR: the folder that will hold the bundle's folder")
+    if supersedes is not None and not reason:
+        raise UsageError("a bundle that takes another's place needs --reason: say what was wrong")
+    old = submission.read_bundle(supersedes) if supersedes is not None else None
+    life = old and submission.Life(status=status, supersedes=old.digest, reason=reason)
+    packed: dict[str, dict[str, bytes]] = {}
+    if (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar":
+        if life is None:
+            raise UsageError(f"{operand} is a bundle already; to correct or withdraw it, add --supersedes and --reason")
+        packed[Path(operand).stem] = submission.amended(submission.read_bundle(Path(operand)), life, adaptive=adaptive)
+    else:
+        for each in run.saved(operand):
+            if not each.folder.evidence(each.row).is_dir():
+                continue  # a teacher, which was trained and not attacked
+            packed[submission.folder_name(each.row)] = submission.pack(
+                each.folder,
+                each.row,
+                adaptive=adaptive or submission.NO_ADAPTIVE_ATTACK,
+                runs=runs,
+                reported=reported,
+                licence=licence,
+                life=life,
+            )
+    if not packed:
+        raise UsageError(f"no row of {operand} was attacked: nothing to submit; 'grit run' attacks them")
+    found = []
+    for name, files in packed.items():
+        digest = submission.write(output / name, files)
+        if archive:
+            (output / f"{name}.tar").write_bytes(submission.archive(files))
+        found.append({"bundle": str(output / name), "sha256": digest, "bytes": sum(map(len, files.values()))})
+    _emit(
+        found,
+        as_json,
+        "\n".join(f"{each['bundle']}  {each['sha256']}\n  check it: grit verify {each['bundle']}" for each in found),
+    )
+
+
+@grit.command()
+@_bundle
+@_json
+@_debug
+def lint(bundle: Path, as_json: bool, debug: bool) -> None:
+    """Check the files of BUNDLE (a folder or its archive): no code, no lies about bytes. Runs nothing."""
+    from grit.bench import submission, verify
+
+    _conclude(verify.verify(submission.read_bundle(bundle), verify.Setting(level="lint")), as_json)
+
+
+@grit.command("verify")
+@_bundle
+@click.option("--level", type=click.Choice(["lint", "replay", "spot", "full"]), default="replay", show_default=True)
+@_data_of
+@click.option("--pool", type=click.Path(path_type=Path), help="Breaks to try, too: a pool, or rows of this dataset.")
+@click.option("--spot", "m", type=click.IntRange(min=1), default=100, show_default=True, help="Survivors to attack.")
+@click.option("--nonce", default="", help="Chooses the survivors. [default: drawn now]")
+@click.option("--verdict", type=click.Path(path_type=Path), help="File of the verdict, reused where all holds still.")
+@_unguarded
+@_json
+@_debug
+def verify_(
+    bundle: Path,
+    level: Literal["lint", "replay", "spot", "full"],
+    data_: str | None,
+    pool: Path | None,
+    m: int,
+    nonce: str,
+    verdict: Path | None,
+    unguarded: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Replay BUNDLE (a folder or its archive), and attack a sample of what survived (spot) or everything (full) again."""
+    from grit.bench import challenge, verify
+
+    setting = verify.Setting(
+        level=level,
+        respond=verify.unguarded if unguarded else verify.sandboxed,
+        data=data_,
+        pool={} if pool is None else challenge.read_pool(pool),
+        spot=m,
+        nonce=nonce,
+    )
+    report, reused = verify.verify_path(bundle, setting, verdict)
+    _conclude(report, as_json, " (an earlier verdict that still holds)" if reused else "")
+
+
+def _conclude(report: Report, as_json: bool, remark: str = "") -> None:
+    from grit.bench import verify
+
+    _emit(json.loads(verify.encode(report)), as_json, verify.render(report) + remark)
+    sys.exit(report.code)
+
+
+@grit.command("challenge")
+@_bundle
+@click.argument("evidence", type=click.Path(path_type=Path, exists=True))
+@_data_of
+@click.option("--pool", type=click.Path(path_type=Path), help="Folder that the breaks join if they hold.")
+@_unguarded
+@_json
+@_debug
+def challenge_(
+    bundle: Path, evidence: Path, data_: str | None, pool: Path | None, unguarded: bool, as_json: bool, debug: bool
+) -> None:
+    """Try EVIDENCE (a .jsonl.gz of breaks) against what BUNDLE claims to survive; true breaks lower the row."""
+    from grit.bench import challenge, submission, verify
+
+    setting = verify.Setting(respond=verify.unguarded if unguarded else verify.sandboxed, data=data_)
+    ruling, lines = challenge.challenge(submission.read_bundle(bundle), evidence, setting)
+    if pool is not None and ruling.upheld:
+        challenge.join(pool, lines)
+    _emit(json.loads(challenge.encode(ruling)), as_json, challenge.render(ruling))
+    sys.exit(ruling.code)

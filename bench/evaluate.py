@@ -396,9 +396,7 @@ def _step(victim: Respondent, flight: Sequence[_Run]) -> None:
         gained, lambda some: victim.gains([(run.subject, gain, run.example.label) for run, gain in some])
     ):
         run.gained(gain, gains)
-    for (run, texts, unread), logits in _each(
-        told, lambda some: _apart(victim, [unread for _, _, unread in some])
-    ):
+    for (run, texts, unread), logits in _each(told, lambda some: _apart(victim, [unread for _, _, unread in some])):
         run.told(texts, dict(zip(unread, logits, strict=True)))
 
 

@@ -191,6 +191,7 @@ def n_test(experiment: Experiment, dataset: Dataset) -> int:
 # --- the folder --------------------------------------------------------------------------------------
 
 CONFIG = "config.json"
+ARTEFACT = "artefact.safetensors"  # the deployed bytes: what is attacked, measured and ranked
 
 
 def digest(experiment: Experiment, dataset: Dataset) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 RANKED_N = 1000  # examples below which a row is shown, and not ranked: 60 % of 1,000 is +-3 points
 RECORDS = "records.jsonl"
+CLEAN_EVIDENCE = "clean.jsonl.gz"
 EVIDENCE_LIMIT_BYTES = 1 << 28  # of one evidence file, unpacked: a few thousand times what an honest one takes
 QUERY_GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -644,7 +645,7 @@ def _lines(data: bytes, where: str, kind: type[Line]) -> Iterator[tuple[int, Lin
         raise MalformedInput(f"{where}: the last line is cut off; write the evidence again")
     before = ""
     for number, raw in enumerate(data.split(b"\n")[:-1], 1):
-        line = _decoded(raw, kind, f"{where}, line {number}")
+        line = decoded(raw, kind, f"{where}, line {number}")
         if encode(line) != raw:
             raise MalformedInput(f"{where}, line {number}: not in canonical form (sorted keys, no spaces, no copies)")
         if line.id <= before:
@@ -655,40 +656,53 @@ def _lines(data: bytes, where: str, kind: type[Line]) -> Iterator[tuple[int, Lin
 
 def write_evidence(folder: Path, evidence: Evidence) -> None:
     """``clean.jsonl.gz`` and one ``<attack>.jsonl.gz`` an attack, the same bytes for the same outcomes."""
-    write(folder / "clean.jsonl.gz", compress(encode_clean(evidence.clean)))
+    write(folder / CLEAN_EVIDENCE, compress(encode_clean(evidence.clean)))
     for name, outcomes in evidence.attacks.items():
         write(folder / evidence_name(name), compress(encode_outcomes(outcomes)))
 
 
 def read_evidence(folder: Path) -> Evidence:
     """What :func:`write_evidence` wrote. Raises MalformedInput on anything odd, StorageError if unreadable."""
-    clean = decode_clean(decompress(read(folder / "clean.jsonl.gz"), "clean.jsonl.gz"), "clean.jsonl.gz")
-    attacks = {}
-    for file in _evidence_files(folder):
-        outcomes = decode_outcomes(decompress(read(file), file.name), file.name)
-        _agree(clean, outcomes, file.name)
-        attacks[unquote(file.name.removesuffix(".jsonl.gz"))] = outcomes
-    evidence = Evidence(clean, attacks)
-    standing = {id for id, stands in evidence.robust().items() if stands}
-    for name, outcomes in attacks.items():
-        spared = standing - {outcome.id for outcome in outcomes}
-        if spared:
-            raise MalformedInput(
-                f"{evidence_name(name)}: {min(spared)} still stands and was not attacked; attack it too"
-            )
+    files = [folder / CLEAN_EVIDENCE, *_evidence_files(folder)]
+    evidence = decode_evidence({file.name: read(file) for file in files})
+    for odd in disagreements(evidence):
+        raise MalformedInput(odd)
     return evidence
 
 
-def _agree(clean: Sequence[Clean], outcomes: Sequence[Outcome], where: str) -> None:
-    right = {line.id: line.right for line in clean}
-    for outcome in outcomes:
-        if outcome.id not in right:
-            raise MalformedInput(f"{where}: {outcome.id} is not among the examples of clean.jsonl.gz")
-        if outcome.outcome != "error" and (outcome.outcome == "skipped") == right[outcome.id]:
-            how = "rightly" if right[outcome.id] else "wrongly"
-            raise MalformedInput(
-                f"{where}: {outcome.id} is {outcome.outcome}, but was answered {how} before any attack"
-            )
+def decode_evidence(files: Mapping[str, bytes], limit_bytes: int = EVIDENCE_LIMIT_BYTES) -> Evidence:
+    """Packed evidence files by name -> their lines. Raises MalformedInput; whether the lines agree is not asked."""
+    if CLEAN_EVIDENCE not in files:
+        raise MalformedInput(f"the evidence lacks {CLEAN_EVIDENCE}; write it again")
+    content = {name: decompress(packed, name, limit_bytes) for name, packed in files.items()}
+    return Evidence(
+        decode_clean(content.pop(CLEAN_EVIDENCE), CLEAN_EVIDENCE),
+        {
+            unquote(name.removesuffix(".jsonl.gz")): decode_outcomes(data, name)
+            for name, data in sorted(content.items())
+        },
+    )
+
+
+def disagreements(evidence: Evidence) -> Iterator[str]:
+    """What the attacks' outcomes say against the clean answers, or leave out: one line each."""
+    right = {line.id: line.right for line in evidence.clean}
+    for name, outcomes in evidence.attacks.items():
+        where = evidence_name(name)
+        for outcome in outcomes:
+            if outcome.id not in right:
+                yield f"{where}: {outcome.id} is not among the examples of {CLEAN_EVIDENCE}"
+            elif outcome.outcome != "error" and (outcome.outcome == "skipped") == right[outcome.id]:
+                how = "rightly" if right[outcome.id] else "wrongly"
+                yield f"{where}: {outcome.id} is {outcome.outcome}, but was answered {how} before any attack"
+    known = {
+        name: tuple(outcome for outcome in outcomes if outcome.id in right)
+        for name, outcomes in evidence.attacks.items()
+    }
+    standing = {id for id, stands in Evidence(evidence.clean, known).robust().items() if stands}
+    for name, outcomes in known.items():
+        if spared := standing - {outcome.id for outcome in outcomes}:
+            yield f"{evidence_name(name)}: {min(spared)} still stands and was not attacked; attack it too"
 
 
 def evidence_name(attack: str) -> str:
@@ -697,7 +711,7 @@ def evidence_name(attack: str) -> str:
 
 
 def _evidence_files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*.jsonl.gz")) if file.name != "clean.jsonl.gz"]
+    return [file for file in sorted(folder.glob("*.jsonl.gz")) if file.name != CLEAN_EVIDENCE]
 
 
 # --- bytes ------------------------------------------------------------------------------------------
@@ -744,7 +758,8 @@ def decompress(packed: bytes, where: str, limit_bytes: int = EVIDENCE_LIMIT_BYTE
     return data
 
 
-def _decoded(raw: bytes, kind: type[Value], where: str) -> Value:
+def decoded(raw: bytes, kind: type[Value], where: str) -> Value:
+    """Strict JSON of one kind; MalformedInput says where it is not."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -811,7 +826,7 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(line: bytes, where: str) -> Record:
     """Strict: an unknown field, a wrong type, a sum that does not add up is MalformedInput."""
-    record = _decoded(line, Record, where)
+    record = decoded(line, Record, where)
     if "schema_version" not in msgspec.json.decode(line, type=dict[str, msgspec.Raw]):  # the decoder does not ask
         raise MalformedInput(f"{where}: no schema_version; was it written by gritbench?")
     return record
@@ -869,7 +884,7 @@ def read_rows(folder: Path) -> list[Row]:
     """
     records = read_records(folder / RECORDS)
     found: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("clean.jsonl.gz")):
+    for file in sorted(folder.rglob(CLEAN_EVIDENCE)):
         key = digest(decompress(read(file), str(file)))
         found.setdefault(key, []).append(file.parent)
     return [Row(record, _evidence_of(record, found.get(record.clean.evidence_sha256, []))) for record in records]
@@ -887,12 +902,12 @@ def _evidence_of(record: Record, folders: Iterable[Path]) -> Evidence | None:
 # --- schema -----------------------------------------------------------------------------------------
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a record."""
-    (body,), parts = msgspec.json.schema_components([Record], ref_template="#/$defs/{name}")
+def schema(kind: type[Struct] = Record, title: str = "gritbench record") -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a record, or of another document."""
+    (body,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "gritbench record",
+        "title": title,
         **body,
         "$defs": {name: _without_code_notes(part) for name, part in sorted(parts.items())},
     }

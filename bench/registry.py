@@ -119,14 +119,13 @@ def attack(spec: str) -> Attack:
     cls = load("attacks", key)
     tier = tier or "strong"
     takes_recipe = "recipe" in {field.name for field in dataclasses.fields(cls)}
-    if takes_recipe != bool(recipe):
-        raise UsageError(
-            f"attack {spec!r}: " + (f"name a recipe, as {key}:NAME" if takes_recipe else "no recipes here")
-        )
+    if recipe and not takes_recipe:
+        raise UsageError(f"attack {spec!r}: {key} has no recipes; its tiers are {', '.join(cls.tiers)}")
     if recipe:
         return cls(recipe=recipe)
     if tier not in cls.tiers:
-        raise unknown(f"tier of {key}", tier, cls.tiers, f"it has {', '.join(cls.tiers)}")
+        remedy = f"name a recipe, as {key}:NAME" if takes_recipe else f"it has {', '.join(cls.tiers)}"
+        raise unknown(f"tier of {key}", tier, cls.tiers, remedy)
     configured = cls(**cls.tiers[tier])
     if lexicon:
         configured = dataclasses.replace(configured, threat=dataclasses.replace(configured.threat, lexicon=lexicon))

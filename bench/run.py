@@ -31,8 +31,7 @@ from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput,
 if TYPE_CHECKING:
     from grit.bench.victim import Respondent
 
-CALIBRATION_TEXTS = 256  # of the training split, by hash rank: they set the static ranges of the int8 artefact
-ARTEFACT = "artefact.safetensors"  # the deployed bytes: what is attacked, measured and ranked
+ARTEFACT = experiment.ARTEFACT
 HISTORY = "history.json"
 TIMES = "times.json"
 COST = "cost.json"
@@ -171,8 +170,7 @@ def _export_row(wanted: Experiment, plan: RowPlan, folder: Folder) -> None:
 
     home = folder.model(plan.name)
     dataset = experiment.load_data(wanted)
-    texts = [example.text for example in datasets.subset(dataset.train, CALIBRATION_TEXTS, dataset.name)]
-    records.write(home / ARTEFACT, build.deployed(checkpoint.load_model(home), texts))
+    records.write(home / ARTEFACT, build.deployed(checkpoint.load_model(home), build.calibration(dataset)))
 
 
 # --- attack ------------------------------------------------------------------------------------------
@@ -191,7 +189,8 @@ def _attack_row(
     from grit.bench.victim import Victim
 
     home = folder.model(row)
-    victim = Victim(build.load(home / ARTEFACT), Twin(checkpoint.load_model(home)))
+    model = checkpoint.load_model(home)
+    victim = Victim(build.load(home / ARTEFACT, model), Twin(model))
     _attack_victim(victim, row, wanted, attacks, place, report)
 
 
@@ -243,15 +242,16 @@ def _attack_victim(
 
 def _measure_row(wanted: Experiment, row: str, folder: Folder, dataset: Dataset, report: Report) -> None:
     """What the deployed bytes cost on every target; a place that cannot measure leaves its reason."""
-    path = folder.model(row) / COST
+    home = folder.model(row)
+    path = home / COST
     if path.is_file():
         return
-    from grit.bench import measure
+    from grit.bench import checkpoint, measure
 
     cells = []
     for number, target in enumerate(wanted.targets):
         report(row, f"measuring on {target}", number, len(wanted.targets))
-        cells += measure.cells(folder.model(row) / ARTEFACT, target, _texts(dataset))
+        cells += measure.cells(home / ARTEFACT, target, _texts(dataset), checkpoint.load_model(home))
     report(row, "measuring", len(wanted.targets), len(wanted.targets))
     _write_json(path, [records.plain(cell) for cell in cells])
 
@@ -275,7 +275,8 @@ def _record(
     evidence = records.read_evidence(place)
     by_id = {example.id: example for example in dataset.test}
     examples = [by_id[line.id] for line in evidence.clean]
-    artefact = build.load(home / ARTEFACT)
+    model = checkpoint.load_model(home)
+    artefact = build.load(home / ARTEFACT, model)
     data = _data_part(wanted, dataset, examples)
     clean = records.clean_part(evidence.clean, len(dataset.labels), build.logits(artefact, examples))
     parts = _attack_parts(attacks, evidence)
@@ -292,7 +293,7 @@ def _record(
             name=plan.model,
             config=records.plain(plan.config),
             repr=repr(plan.config),
-            parameters=build.parameters(checkpoint.load_model(home)),
+            parameters=build.parameters(model),
         ),
         scheme=records.SchemePart(name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(plan)),
         training=records.TrainingPart(
@@ -519,6 +520,7 @@ def _callable(operand: str) -> Callable[[list[str]], Any]:
 
 def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dict[str, list[records.CostPart]]:
     """row -> cells: what each saved row costs on each target, measured anew."""
+    from grit.bench import checkpoint
     from grit.bench import measure as cost
 
     found: dict[str, list[records.CostPart]] = {}
@@ -527,7 +529,8 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
             dataset = experiment.load_data(experiment.from_config(each.folder.path))
             for number, target in enumerate(targets):
                 shown.report(each.row, f"measuring on {target}", number, len(targets))
-                cells = cost.cells(each.folder.model(each.row) / ARTEFACT, target, _texts(dataset))
+                home = each.folder.model(each.row)
+                cells = cost.cells(home / ARTEFACT, target, _texts(dataset), checkpoint.load_model(home))
                 found.setdefault(each.row, []).extend(cells)
             shown.report(each.row, "measuring", len(targets), len(targets))
     return found

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _TASK = Term("task")
 _DISTIL = Term("distil", 0.5)
 _MAPPING = (Term("regress", 0.3), Term("attribution", 0.3))
-_ROBUST = (Term("gradmask", 0.5), Term("perturb", 0.5))
-# Without a teacher the attacked texts are answered with the labels: see Gradmask.target.
-_ROBUST_ALONE = (Term("gradmask", 1.0, {"target": "labels"}), Term("perturb", 0.5))
+_ROBUST = (Term("gradmask", 2.0), Term("perturb", 0.5))
+# Without a teacher, attacked texts are answered with the labels alone: see Gradmask.hard.
+_ROBUST_ALONE = (Term("gradmask", 2.0, {"hard": 1.0}), Term("perturb", 0.5))
 
 SCHEMES: Mapping[str, Scheme] = {
     scheme.name: scheme

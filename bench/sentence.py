@@ -29,7 +29,7 @@ from grit.bench.types import CouldNotMeasure, Edit, Script, Threat, UsageError
 _RUN = re.compile(r"[\w'\-*@\u02D7\u0060\u00D7]+")
 _EDGES = "'-_*@"  # part of a word only inside it
 
-SPACES = ("synonyms", "synonyms_same_pos", "lemmas", "typos", "characters", "vocabulary", "anything")
+SPACES = ("synonyms", "synonyms_same_pos", "lemmas", "typos", "characters", "vocabulary", "any")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -274,7 +274,7 @@ class Text:
             return typos(word)
         if space == "vocabulary":
             return self.vocabulary
-        if space == "anything":
+        if space == "any":
             return ()  # nothing that could be listed
         if self._lexicon is None:
             raise UsageError(f"the threat's space {space!r} needs a lexicon, got none; name one, as in pwws+thesaurus")
@@ -374,7 +374,7 @@ class Text:
 
     def _illegal(self, edit: Edit) -> str | None:
         op, index, word = edit
-        if op == "unknown" or (op != "replace" and "anything" not in self.threat.spaces):
+        if op == "unknown" or (op != "replace" and "any" not in self.threat.spaces):
             return f"{op} is no change this threat allows"
         if op == "insert":
             return None
@@ -384,7 +384,7 @@ class Text:
         if self.protected(index):
             return f"word {index} is a stop word"
         for space in self.threat.spaces:
-            if space == "anything":
+            if space == "any":
                 return None
             if space == "typos":
                 distance = typo_distance(original, word)

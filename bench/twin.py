@@ -11,7 +11,8 @@ of those only the ones between the common start and the common end of the old an
 two differ in length, tokens are paired from the left; an old token left over counts as leaving its place,
 -grad_i . features(old); a new token left over is read with the mean gradient of the changed places (of its
 two neighbours where nothing was removed), since a first-order term knows no place between two tokens. The
-shift of all later tokens is not first order and is left to the scores.
+shift of all later tokens is not first order and is left to the scores. An edit that is not aligned changes the
+token whose number is that of its word.
 
 Everything runs in double precision and gains are rounded to nine significant digits of the largest of their
 answer, so that they do not depend on which texts share a batch.
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 
 from grit.bench.sentence import Text, composed
-from grit.bench.types import Edit, Gain, MalformedInput, Model, Script
+from grit.bench.types import Edit, Gain, Grid, MalformedInput, Model, Script
 
 TEXTS = 64  # a backward pass
 SIGNIFICANT_DIGITS = 9
@@ -48,6 +49,7 @@ class Twin:
         self._model: Model = twin
         self._texts = texts
         self._strings: dict[str, tuple[str, ...]] = {}
+        self._written: tuple[Sequence[str], np.ndarray] | None = None  # words of a grid, their features
 
     def gains(self, asked: Sequence[tuple[Text, Gain, int]]) -> list[np.ndarray]:
         """For each (sentence, question, label) the first-order gains of its edits, float64 [edits]."""
@@ -79,10 +81,19 @@ class Twin:
         for piece in pieces:
             starts.append(starts[-1] + len(piece))
         reading = _Reading([token for piece in pieces for token in piece][:limit] or [""], len(question.edits))
+        if isinstance(question.edits, Grid) and not question.aligned:
+            reading.grid = question.edits
+            return reading
         number = 0
         for (op, index), group in groupby(question.edits, key=itemgetter(0, 1)):
             edits = list(group)
             _check(sentence, edits[:1])
+            if not question.aligned:
+                if index < len(reading.tokens):
+                    new = [self._tokenized(edit.word) or ("",) for edit in edits]
+                    reading.change(number, index, (reading.tokens[index],), new)
+                number += len(edits)
+                continue
             place = place_of(index)
             here = by_piece.get(place, ())
             # A text without tokens reads as one unknown word, before the edit or after it.
@@ -132,10 +143,27 @@ class Twin:
             features[row, : len(reading.tokens)] = table[[ids[token] for token in reading.tokens]]
         gradients = self._gradients(features, [len(reading.tokens) for reading in readings], labels)
         values = table.numpy()
-        return [
-            reading.gains(gradients[row], features[row].detach().numpy(), values, ids)
-            for row, reading in enumerate(readings)
-        ]
+        found = []
+        for row, reading in enumerate(readings):
+            here = features[row, : len(reading.tokens)].detach().numpy()
+            if reading.grid is None:
+                found.append(reading.gains(gradients[row], here, values, ids))
+            else:
+                found.append(self._products(reading.grid, gradients[row], here))
+        return found
+
+    def _products(self, grid: Grid, gradients: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Every word of a grid in place of every token whose number is that of a site; beyond the last, nothing."""
+        if self._written is None or self._written[0] is not grid.words:
+            tokens = [self._tokenized(word) or ("",) for word in grid.words]
+            each = self._features([token for of_word in tokens for token in of_word]).numpy()
+            starts = np.cumsum([0, *map(len, tokens)])[:-1]
+            self._written = grid.words, np.add.reduceat(each, starts)  # [words feat]
+        gains = np.zeros((len(grid.sites), len(grid.words)))
+        for row, site in enumerate(grid.sites):
+            if site < len(features):
+                gains[row] = self._written[1] @ gradients[site] - gradients[site] @ features[site]
+        return _rounded(gains.ravel())
 
     def _gradients(self, features: torch.Tensor, lengths: Sequence[int], labels: Sequence[int]) -> np.ndarray:
         """Of the margins, at the features: float64 [batch seq feat]."""
@@ -173,6 +201,7 @@ class _Reading:
     written_place: list[int] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
+    grid: Grid | None = None  # instead of all lists
 
     def change(self, first: int, start: int, old: tuple[str, ...], written: Sequence[tuple[str, ...]]) -> None:
         """Note what edits number ``first`` and on make of tokens ``old``, which begin at place ``start``."""
@@ -230,7 +259,7 @@ class _Reading:
 
     def gains(self, gradients: np.ndarray, features: np.ndarray, table: np.ndarray, ids: dict[str, int]) -> np.ndarray:
         """gradients, features [seq feat] of the base; table [tokens feat], its rows named by ids -> [edits]."""
-        here = (gradients * features).sum(1)  # [seq]
+        here = (gradients[: len(features)] * features).sum(1)  # [seq]
         leaving = np.array(self.leaving_place, np.intp)
         gains = np.zeros(self.edits)
         gains -= np.bincount(np.array(self.leaving_edit, np.intp), weights=here[leaving], minlength=self.edits)
@@ -239,11 +268,15 @@ class _Reading:
             some = slice(start, start + _PAIRS)
             products = (gradients[self.written_place[some]] * table[tokens[some]]).sum(1) * self.weight[some]
             gains += np.bincount(self.written_edit[some], weights=products, minlength=self.edits)
-        largest = np.abs(gains).max(initial=0.0)
-        if largest == 0:
-            return np.zeros(self.edits)
-        decimals = SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest)))
-        return np.round(gains * 10.0**decimals) / 10.0**decimals
+        return _rounded(gains)
+
+
+def _rounded(gains: np.ndarray) -> np.ndarray:
+    largest = np.abs(gains).max(initial=0.0)
+    if largest == 0:
+        return np.zeros(len(gains))
+    decimals = SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest)))
+    return np.round(gains * 10.0**decimals) / 10.0**decimals
 
 
 def _first(index: int) -> int:

@@ -143,7 +143,7 @@ class Threat:
         its part of speech), ``lemmas`` (as the lexicon lists them), ``typos`` (Damerau-Levenshtein distance at most
         ``typo_distance``, 1 for words under 5 letters; ASCII letters only), ``characters`` (any string
         of word characters), ``vocabulary`` (any word the attack was given); a replacement must lie in one of them.
-        ``anything`` is no space of replacements: any word may be written, inserted or deleted.
+        ``any`` is no space of replacements: any word may be written, inserted or deleted.
     max_words: share of the words of the text that may change, at least one word; 1.0 is all.
     """
 

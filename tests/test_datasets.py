@@ -621,6 +621,56 @@ def test_withheld_labels_of_the_hub_make_dev_the_test_split(mirror: Path) -> Non
     assert "no labelled test split: the dev split is the test split" in found["notes"]  # type: ignore[operator]
 
 
+CARD = """---
+configs:
+- config_name: small
+  data_files:
+  - split: train
+    path: small/train-*
+- config_name: plus
+  data_files:
+  - split: train
+    path: plus/train-*
+  - split: validation
+    path: plus/validation-*
+  - split: test
+    path: plus/test-*
+dataset_info:
+- config_name: plus
+  features:
+  - name: text
+    dtype: string
+  - name: intent
+    dtype:
+      class_label:
+        names:
+          '0': alarm
+          '1': balance
+          '2': oos
+license: cc-by-3.0
+---
+"""
+
+
+def test_a_configuration_of_the_hub_in_its_usual_layout(mirror: Path) -> None:
+    """Parquet shards behind a card that names configurations, splits and labels."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    repository = mirror / "clinc" / "clinc_oos"
+    for place in ("plus", "small"):
+        (repository / place).mkdir(parents=True)
+    (repository / "README.md").write_text(CARD)
+    for split, count in (("train", 60), ("validation", 12), ("test", 24)):
+        lines = [f"{text} {split}" for text in texts(count)]
+        table = pyarrow.table({"text": lines, "intent": pyarrow.array([i % 3 for i in range(count)], pyarrow.int64())})
+        parquet.write_table(table, repository / "plus" / f"{split}-00000-of-00001.parquet")
+        parquet.write_table(table, repository / "small" / f"{split}-00000-of-00001.parquet")
+    found = loaded("clinc150")
+    assert found["sizes"] == [60, 12, 24]
+    assert found["labels"] == ["alarm", "balance", "oos"]
+    assert found["notes"] == []
+
+
 def test_a_set_that_the_mirror_lacks_is_something_missing(mirror: Path) -> None:
     found = loaded("imdb")
     assert found["code"] == 4

@@ -235,7 +235,7 @@ def test_scaled_logits_change_no_label() -> None:
             head = type(kept.head)(kept.head.weight * np.float32(factor), kept.head.bias * np.float32(factor))
             louder = Program(kept.words, kept.body, head, kept.vocabulary, kept.max_tokens)
             scaled = words.answer(unpacked(quantise.quantise(louder, sentences(3, 100))), texts())
-            assert close(scaled / factor, logits, 5e-3)
+            assert close(scaled / factor, logits, 0.02)
 
 
 def test_labels_on_real_texts(real_data: Path) -> None:

@@ -43,7 +43,7 @@ def test_who_needs_a_teacher() -> None:
     assert not needing & {"natural", "adversarial", "hotword", "fgm", "pgd", "freelb", "free", "smoothing"}
     # Without distillation the mapping still learns from a teacher, but no label comes from one.
     options = [t.options for t in schemes.get("proposed-distil").terms if t.objective == "gradmask"]
-    assert options == [{"target": "labels"}]
+    assert options == [{"hard": 1.0}]
 
 
 @pytest.mark.parametrize("name", schemes.names())
@@ -63,9 +63,8 @@ def test_an_unknown_scheme_names_the_nearest() -> None:
 
 
 def test_overrides_replace_weights_options_and_teacher() -> None:
-    scheme = schemes.override(
-        schemes.get("proposed"), {"distil.weight": "0.25", "gradmask.top": "3", "gradmask.share": "0.5", "teacher": "big"}
-    )
+    changes = {"distil.weight": "0.25", "gradmask.top": "3", "gradmask.share": "0.5", "teacher": "big"}
+    scheme = schemes.override(schemes.get("proposed"), changes)
     found = {term.objective: term for term in scheme.terms}
     assert found["distil"].weight == 0.25
     assert found["gradmask"].options == {"top": 3, "share": 0.5}

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from grit.bench import records
+from grit.bench import datasets, records
 from grit.bench.export import packing, words
 from grit.bench.export.quantise import quantise
-from grit.bench.types import Artefact, Example, Model, UsageError
+from grit.bench.types import Artefact, Dataset, Example, Model, UsageError
 
 FORMATS = ("program", "onnx")
 PRECISIONS = ("int8", "fp32")
+CALIBRATION_TEXTS = 256  # of the training split, by hash rank
 TRACED_TEXTS = 8  # that a traced graph is compared on
 
 
@@ -29,6 +30,11 @@ def deployed(model: Model, texts: Sequence[str]) -> bytes:
     from grit.bench.export import onnx
 
     return packing.bundle(onnx.traced(model, texts[:TRACED_TEXTS], int8=True))
+
+
+def calibration(dataset: Dataset) -> list[str]:
+    """The texts that set the static ranges of the int8 artefact."""
+    return [example.text for example in datasets.subset(dataset.train, CALIBRATION_TEXTS, dataset.name)]
 
 
 def load(path: Path, model: Model | None = None, *, threads: int = 1) -> Artefact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,36 +16,37 @@ from grit.bench.objectives._words import UNKNOWN
 
 @dataclass(frozen=True)
 class Gradmask:
-    """T^2 KL(mean_k teacher(adversarial text with its top k words masked) || student(adversarial text)).
+    """hard CE(student(adversarial text)) + (1 - hard) T^2 KL(mean_k teacher(its top k words masked) || student).
 
     "Tiny RNN Model with Certified Robustness for Text Classification" (IJCNN 2022), the GradMASK term. The
-    words with the steepest gradient are replaced by the unknown word, the first, the first two, ... the first
-    ``top``; the teacher's logits on these texts are averaged. The adversarial texts are written against the
-    student of this very step: one gradient pass, then the most gainful synonyms and typos over a random
-    number of words up to ``share`` of the text, the room that the ranked attacks have.
+    adversarial texts are written against the student of this very step: one gradient pass, then the most
+    gainful synonyms and typos over a random number of words up to ``share`` of the text, the room that the
+    ranked attacks have. The words with the steepest gradient are then replaced by the unknown word, the first,
+    the first two, ... the first ``top``; the teacher's logits on these texts are averaged.
 
     samples: how many of the ``top`` masked texts the teacher reads a step, drawn anew each time; the
         expectation is the mean over all, and the teacher is the costly part.
+    hard: share of the label in what is asked of the student. Masks take the words away that made the text
+        what it is, so a teacher alone teaches its own mistakes on short texts. 1 asks no teacher, for schemes
+        that have none. The student's own averaged logits would be the other choice for those; they were not
+        taken because a target that moves with the student rewards agreeing with its own mistakes.
     calm, full: shares of the training: no attack before the first, all of ``share`` after the second.
-    target: ``teacher`` as above. ``labels`` is for schemes without a teacher: the student reads the masked
-        texts itself and must give the label. The student's own averaged logits would be the other choice; they
-        were not taken because a target that moves with the student rewards agreeing with its own mistakes.
     """
 
     top: int = 5
     samples: int = 2
     temperature: float = 3.0
+    hard: float = 0.5
     share: float = 0.25
     calm: float = 0.2
     full: float = 0.5
-    target: Literal["teacher", "labels"] = "teacher"
     lexicon: str = "default"
 
     adversarial: ClassVar[bool] = True
 
     @property
     def needs_teacher(self) -> bool:
-        return self.target == "teacher"
+        return self.hard < 1
 
     def helper(self, scene: Scene) -> None:
         return None
@@ -59,18 +60,20 @@ class Gradmask:
         if not features.requires_grad:  # codes of a hashing model: no weights before the features
             features.requires_grad_()
         logits = step.again(features)
+        loss = self.hard * cross_entropy(logits, step.labels)
+        if self.hard < 1:
+            target = self._target(step, rows, features, logits)
+            loss = loss + (1 - self.hard) * divergence(target, logits, self.temperature)
+        return loss
+
+    def _target(self, step: Step, rows: np.ndarray, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if not step.student.separable:  # its rows are no words that a teacher could read one by one
+            return step.lessons.logits(step.index)
         (gradient,) = torch.autograd.grad(margin(logits, step.labels).sum(), features, retain_graph=True)
         depths = step.random.sample(range(1, self.top + 1), min(self.samples, self.top))
         masked = [mask(rows, step.lengths, gradient, depth) for depth in depths]
-        if self.target == "labels":
-            others = [step.again(step.over(text)) for text in masked]
-            return torch.stack([cross_entropy(found, step.labels) for found in (logits, *others)]).mean()
-        if step.student.separable:
-            answers = step.lessons.logits_of(np.concatenate(masked), step.lengths.repeat(len(masked)))
-            target = answers.reshape(len(masked), len(rows), -1).mean(0)
-        else:  # the rows are no words that a teacher could read one by one
-            target = step.lessons.logits(step.index)
-        return divergence(target, logits, self.temperature)
+        answers = step.lessons.logits_of(np.concatenate(masked), step.lengths.repeat(len(masked)))
+        return answers.reshape(len(masked), len(rows), -1).mean(0)
 
 
 def attacked(step: Step, lexicon: str, share: float) -> np.ndarray:

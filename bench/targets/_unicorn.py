@@ -57,7 +57,6 @@ class Program:
         self.instructions = 0
         self._lengths: dict[tuple[int, int], int] = {}
         self._core.hook_add(unicorn.UC_HOOK_BLOCK, self._block)
-        self.cache: Cache | None = None
 
     def _load(self, elf: Path) -> None:
         with elf.open("rb") as stream:
@@ -85,12 +84,11 @@ class Program:
         self.instructions += length
 
     def simulate(self, cache: Cache) -> None:
-        """From here on, data accesses go through ``cache``."""
+        """Data accesses go through ``cache``; to be said before the first call, which translates what it runs."""
 
         def access(_core: unicorn.Uc, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
             cache.access(address, size)
 
-        self.cache = cache
         self._core.hook_add(unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE, access)
 
     def call(self, name: str, *arguments: int) -> int:
@@ -191,6 +189,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     }
     if job["cache"]:
         cache = Cache(*job["cache"])
+        program = Program(Path(job["elf"]), job["wide"], job["model"])
         program.simulate(cache)
         misses = []
         for raw, n in list(zip(texts, counts, strict=True))[: job["cached_texts"]]:

@@ -36,7 +36,7 @@ class Emu:
 
     core: str = "cortex-m4"
     texts: int = 50  # compared and counted
-    cached_texts: int = 10  # of these, whose data accesses go through the simulated cache
+    cached_texts: int = 3  # of these, whose data accesses go through the simulated cache
 
     def probe(self) -> Mapping[str, Any]:
         """The core and what stands in for it; CouldNotMeasure with the remedy where a wheel is missing."""

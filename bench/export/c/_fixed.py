@@ -54,10 +54,9 @@ def _lstm(body: FixedLstm, stride: int) -> Section:
         define(LSTM=1),
         *_recurrent(units, body.shift, stride, inputs, state, _layout.place(body.bias, order)),
         chapter("lstm"),
-        chapter("rnn"),
     ]
     width = padded(units, _layout.PANEL)
-    return Section("body", text, [f"grit_cell c[{width}];", *_memory(width, stride, inputs, state)])
+    return Section("body", text, [f"grit_cell c[{width}];", *_memory(width, stride, inputs, state)], "rnn")
 
 
 def _fastgrnn(body: FixedFastGrnn, stride: int) -> Section:
@@ -70,9 +69,8 @@ def _fastgrnn(body: FixedFastGrnn, stride: int) -> Section:
         *_recurrent(units, body.shift, stride, inputs, state, _layout.place(body.bias_update, order)),
         _layout.array("int32_t", "grit_gate_offset", _layout.place(gate, order)),
         chapter("fastgrnn"),
-        chapter("rnn"),
     ]
-    return Section("body", text, _memory(padded(units, _layout.PANEL), stride, inputs, state))
+    return Section("body", text, _memory(padded(units, _layout.PANEL), stride, inputs, state), "rnn")
 
 
 def _recurrent(units: int, shift: int, stride: int, inputs: Packed, state: Packed, bias: np.ndarray) -> list[str]:
@@ -84,6 +82,8 @@ def _recurrent(units: int, shift: int, stride: int, inputs: Packed, state: Packe
         STRIDE=stride,
         ROWS_INPUT=inputs.rows,
         STATE_GROUPS=state.groups,
+        PADDED_STATE=padded(max(padded(units, _layout.PANEL), 4 * state.groups), 16),
+        MOST_GROUPS=max(inputs.groups, state.groups),
     )
     return [
         sizes,
@@ -101,13 +101,13 @@ def _recurrent(units: int, shift: int, stride: int, inputs: Packed, state: Packe
 def _memory(width: int, stride: int, inputs: Packed, state: Packed) -> list[str]:
     return [
         f"int32_t drive[GRIT_TOKENS * {inputs.rows}];",
-        f"int8_t h[2][{padded(max(width, 4 * state.groups), 16)}];",
+        f"grit_byte h[2][{padded(max(width, 4 * state.groups), 16)}];",
         *_inputs(stride, max(inputs.groups, state.groups)),
     ]
 
 
 def _inputs(stride: int, groups: int) -> list[str]:
-    return [f"int8_t x[GRIT_TOKENS * {stride}];", f"uint32_t pairs[GRIT_PAIRS({groups})];"]
+    return [f"grit_byte x[GRIT_TOKENS * {stride}];", f"uint32_t pairs[GRIT_PAIRS({groups})];"]
 
 
 def _tables() -> str:
@@ -135,8 +135,8 @@ def _tables() -> str:
 
 
 def _mean(stride: int, features: int) -> Section:
-    memory = [f"int32_t sum[{features}];", f"int8_t x[{stride}];"]
-    return Section("body", [chapter("mean")], memory)
+    memory = [f"int32_t sum[{features}];", f"grit_byte x[{stride}];"]
+    return Section("body", [], memory, "mean")
 
 
 def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
@@ -178,14 +178,14 @@ def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
     ]
     outputs = (max_tokens + 3) * _layout.CHUNK
     memory = [
-        f"int8_t values[{(max_tokens + beyond) * strides['VALUE']}];",
-        f"int8_t attentions[{(max_tokens + beyond) * strides['ATTENTION']}];",
+        f"grit_byte values[{(max_tokens + beyond) * strides['VALUE']}];",
+        f"grit_byte attentions[{(max_tokens + beyond) * strides['ATTENTION']}];",
         f"int32_t sums[GRIT_TOKENS * {max(sums)}];",
         f"uint8_t value[{outputs}];",
         f"int16_t index[{outputs}];",
         *_inputs(stride, max(groups)),
     ]
-    return Section("body", text, memory)
+    return Section("body", text, memory, "pool_run")
 
 
 def _spread(product: Product, width: int, stride: int) -> Product:
@@ -203,7 +203,7 @@ def _packed(product: Product, order: np.ndarray) -> Packed:
 
 
 def _matrix(name: str, packed: Packed) -> str:
-    return _layout.array("int8_t", f"grit_{name}_weight", packed.weight) + _layout.array(
+    return _layout.array("grit_byte", f"grit_{name}_weight", packed.weight) + _layout.array(
         "int16_t", f"grit_{name}_multiplier", packed.multiplier
     )
 

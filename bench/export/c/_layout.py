@@ -153,6 +153,7 @@ class Section:
     part: str  # embedding, vocabulary, body or head, as in the sizes of an artefact
     text: Sequence[str]
     scratch: Sequence[str] = ()
+    run: str = ""  # of a body: the chapter that takes a text through it; of the same name behind "batch_" the one for many
 
 
 def chapter(name: str) -> str:

@@ -54,6 +54,7 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
     parts = [f'#include "{name}.h"\n', chapter("includes"), chapter("text")]
     for section in sections:
         parts += section.text
+    parts += [chapter(section.run) for section in sections if section.run]
     parts.append(chapter("whole"))
     origin = f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
     banner = f"/* {origin}\n * SPDX-License-Identifier: Apache-2.0 (code); weights: {licence}\n */\n"
@@ -63,6 +64,25 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
         "main.c": banner + chapter("main"),
     }
     return Emission({file: _renamed(text, name) for file, text in files.items()}, rows)
+
+
+def emit_batch(program: FixedProgram) -> str:
+    """One source file with ``grit_batch`` and ``grit_batch_bytes`` (batch.c): rows of tokens in, logits out, many texts."""
+    program.check()
+    layer = program.words
+    features = layer.width if isinstance(layer, Ternary) else layer.table.shape[1]
+    sections = _fixed.sections(program)
+    parts = [
+        "#include <stdint.h>\n",
+        define(FEATURES=features),
+        f"#define MODEL_CLASSES {len(program.head.bias)}\ntypedef int32_t model_logit;\n",
+        chapter("isa"),
+        chapter("includes"),
+    ]
+    for section in sections:
+        parts += section.text
+    run = next(section.run for section in sections if section.run)
+    return "\n".join([*parts, chapter("batch"), chapter(f"batch_{run}")])
 
 
 def logits(program: FixedProgram, raw: bytes) -> np.ndarray:

@@ -4,7 +4,7 @@
 
 #if defined(GRIT_NEON)
 
-static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+static void grit_step(const int32_t *drive, const grit_byte *h, uint32_t *pairs, grit_byte *h_next, grit_cell *c, int16_t *state)
 {
     const grit_sigmoid_table table = grit_sigmoid_load();
     const int16x8_t half = vdupq_n_s16(16384);
@@ -41,15 +41,18 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
 
 #elif defined(GRIT_AVX2)
 
-/* Two blocks of 8 units from their pre-activations p, each in four panels. Blocks may be the same one. */
-static inline void grit_cells(__m256i (*p)[4], grit_cell *const *c, int8_t *const *h, int16_t *const *state)
+/* ``blocks`` (2 or 4) blocks of 8 units: p is what precedes their shift, in four panels each. Blocks may be one and the
+ * same, and c_next may be c.
+ */
+GRIT_INLINE void grit_cells(int blocks, __m256i (*p)[4], const grit_cell *const *c, grit_cell *const *c_next,
+                            grit_byte *const *h, int16_t *const *state)
 {
     const __m256i half = _mm256_set1_epi16(16384), zero = _mm256_setzero_si256();
     const __m256i forget_in = _mm256_broadcastsi128_si256(_mm_setr_epi8(8, 9, 0, 1, 10, 11, 2, 3, 12, 13, 4, 5, 14, 15, 6, 7));
-    __m256i next[2], out[2], both, t, spare;
-    __m128i low, high;
+    __m256i next[4], out[4], t[2];
     int k;
-    for (k = 0; k < 2; k++) {
+    GRIT_UNROLLED
+    for (k = 0; k < blocks; k++) {
         __m256i a = grit_index(p[k][0], p[k][1], GRIT_SHIFT), b = grit_index(p[k][2], p[k][3], GRIT_SHIFT), gates, cells;
         grit_sigmoid(&a, &b); /* of each half, a is 4 input and 4 forget gates, b 4 cells and 4 output gates */
         gates = _mm256_shuffle_epi8(_mm256_add_epi16(a, half), forget_in);
@@ -59,56 +62,58 @@ static inline void grit_cells(__m256i (*p)[4], grit_cell *const *c, int8_t *cons
         next[k] = _mm256_max_epi32(_mm256_min_epi32(next[k], _mm256_set1_epi32(32767)), _mm256_set1_epi32(-32768));
         out[k] = _mm256_add_epi16(b, half);
     }
-    for (k = 0; k < 2; k++)
-        _mm256_storeu_si256((__m256i *)c[k], next[k]);
-    t = spare = _mm256_packs_epi32(_mm256_slli_epi32(next[0], 2), _mm256_slli_epi32(next[1], 2));
-    grit_sigmoid(&t, &spare);
-    t = _mm256_slli_epi16(t, 1);
-    out[0] = _mm256_unpackhi_epi64(out[0], out[1]);
-    both = _mm256_or_si256(_mm256_slli_epi16(_mm256_mulhi_epi16(out[0], t), 1), _mm256_srli_epi16(_mm256_mullo_epi16(out[0], t), 15));
-    both = _mm256_permute4x64_epi64(both, 0xD8);
-    low = _mm256_castsi256_si128(both), high = _mm256_extracti128_si256(both, 1);
-    _mm_storeu_si128((__m128i *)state[0], low);
-    _mm_storeu_si128((__m128i *)state[1], high);
-    both = _mm256_srai_epi16(_mm256_adds_epi16(both, _mm256_set1_epi16(128)), 8);
-    low = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    _mm_storel_epi64((__m128i *)h[0], low);
-    _mm_storel_epi64((__m128i *)h[1], _mm_unpackhi_epi64(low, low));
-}
-
-/* What precedes the shift in 4 panels. */
-static inline void grit_sums(__m256i *p, uint32_t unit, const int32_t *drive)
-{
-    int k;
-    for (k = 0; k < 4; k++) {
-        const __m128i m = _mm_loadu_si128((const __m128i *)(grit_state_multiplier + 4 * unit + 8 * k));
-        p[k] = _mm256_mullo_epi32(p[k], _mm256_cvtepi16_epi32(m));
-        p[k] = _mm256_add_epi32(p[k], _mm256_loadu_si256((const __m256i *)(drive + 4 * unit + 8 * k)));
+    GRIT_UNROLLED
+    for (k = 0; k < blocks; k++)
+        _mm256_storeu_si256((__m256i *)c_next[k], next[k]);
+    t[0] = t[1] = _mm256_packs_epi32(_mm256_slli_epi32(next[0], 2), _mm256_slli_epi32(next[1], 2));
+    if (blocks == 4)
+        t[1] = _mm256_packs_epi32(_mm256_slli_epi32(next[2], 2), _mm256_slli_epi32(next[3], 2));
+    grit_sigmoid(&t[0], &t[1]);
+    GRIT_UNROLLED
+    for (k = 0; k < blocks; k += 2) {
+        const __m256i o = _mm256_unpackhi_epi64(out[k], out[k + 1]), tau = _mm256_slli_epi16(t[k / 2], 1);
+        const __m256i high = _mm256_slli_epi16(_mm256_mulhi_epi16(o, tau), 1), low = _mm256_mullo_epi16(o, tau);
+        const __m256i both = _mm256_permute4x64_epi64(_mm256_or_si256(high, _mm256_srli_epi16(low, 15)), 0xD8);
+        grit_store16(both, state[k], state[k + 1]);
+        grit_store_inputs(_mm256_srai_epi16(_mm256_adds_epi16(both, _mm256_set1_epi16(128)), 8), h[k], h[k + 1]);
     }
 }
 
-static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+/* sums: what the panel at ``row`` makes of h -> what precedes its shift. */
+static inline __m256i grit_sum(__m256i sums, uint32_t row, const int32_t *drive)
+{
+    const __m256i m = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(grit_state_multiplier + row)));
+    return _mm256_add_epi32(_mm256_mullo_epi32(sums, m), _mm256_loadu_si256((const __m256i *)(drive + row)));
+}
+
+#define GRIT_BLOCKS_AT_ONCE (GRIT_PADDED % 32 ? 2 : 4)
+
+static void grit_step(const int32_t *drive, const grit_byte *h, uint32_t *pairs, grit_byte *h_next, grit_cell *c, int16_t *state)
 {
     uint32_t unit;
-    int k;
+    int k, gate;
     (void)pairs;
-    for (unit = 0; unit < GRIT_PADDED; unit += 16) {
-        const uint32_t units[2] = {unit, unit + 8 < GRIT_PADDED ? unit + 8 : unit};
-        grit_cell *const c_[2] = {c + units[0], c + units[1]};
-        int8_t *const h_[2] = {h_next + units[0], h_next + units[1]};
-        int16_t *const state_[2] = {state + units[0], state + units[1]};
-        __m256i p[2][4];
-        for (k = 0; k < 2; k++) {
-            grit_dot(4, 1, grit_state_weight + 16 * GRIT_STATE_GROUPS * units[k], 128, &h, GRIT_STATE_GROUPS, p[k]);
-            grit_sums(p[k], units[k], drive);
+    for (unit = 0; unit < GRIT_PADDED; unit += 8 * GRIT_BLOCKS_AT_ONCE) {
+        __m256i p[4][4];
+        grit_cell *c_[4];
+        grit_byte *h_[4];
+        int16_t *state_[4];
+        GRIT_UNROLLED
+        for (k = 0; k < GRIT_BLOCKS_AT_ONCE; k++) {
+            const uint32_t at = unit + 8 * k < GRIT_PADDED ? unit + 8 * k : unit;
+            grit_dot(4, 1, grit_state_weight + 16 * GRIT_STATE_GROUPS * at, 128, &h, GRIT_STATE_GROUPS, p[k]);
+            GRIT_UNROLLED
+            for (gate = 0; gate < 4; gate++)
+                p[k][gate] = grit_sum(p[k][gate], 4 * at + 8 * gate, drive);
+            c_[k] = c + at, h_[k] = h_next + at, state_[k] = state + at;
         }
-        grit_cells(p, c_, h_, state_);
+        grit_cells(GRIT_BLOCKS_AT_ONCE, p, (const grit_cell *const *)c_, c_, h_, state_);
     }
 }
 
 #else
 
-static inline void grit_unit(grit_sigmoid_table table, const int32_t *p, uint32_t unit, int8_t *h, grit_cell *c, int16_t *state)
+static inline void grit_unit(grit_sigmoid_table table, const int32_t *p, uint32_t unit, grit_byte *h, grit_cell *c, int16_t *state)
 {
     const int32_t in = 16384 + grit_sigmoid(table, p[0] >> GRIT_SHIFT), forget = 16384 + grit_sigmoid(table, p[1] >> GRIT_SHIFT);
     const int32_t cell = grit_sigmoid(table, p[2] >> GRIT_SHIFT) >> 3, out = 16384 + grit_sigmoid(table, p[3] >> GRIT_SHIFT);
@@ -116,10 +121,10 @@ static inline void grit_unit(grit_sigmoid_table table, const int32_t *p, uint32_
     const int32_t both = out * grit_sigmoid(table, next >> 2) >> 14;
     c[unit] = (grit_cell)next;
     state[unit] = (int16_t)both;
-    h[unit] = (int8_t)grit_limit8((both + 128) >> 8);
+    h[unit] = (grit_byte)grit_limit8((both + 128) >> 8);
 }
 
-static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, int8_t *h_next, grit_cell *c, int16_t *state)
+static void grit_step(const int32_t *drive, const grit_byte *h, uint32_t *pairs, grit_byte *h_next, grit_cell *c, int16_t *state)
 {
     const grit_sigmoid_table table = grit_sigmoid_load();
     uint32_t unit, k;
@@ -127,7 +132,7 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
     const int32_t start = grit_spread(h, GRIT_STATE_GROUPS, pairs);
     for (unit = 0; unit < GRIT_UNITS; unit += 2) {
         const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
-        const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4;
+        const grit_byte *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4;
         const int16_t *m = grit_state_multiplier + row;
         int32_t sums[8]; /* in, in, forget, forget, cell, cell, out, out */
         grit_four(w, 32, 128, pairs, GRIT_STATE_GROUPS, start, sums);
@@ -145,8 +150,8 @@ static void grit_step(const int32_t *drive, const int8_t *h, uint32_t *pairs, in
         const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
         int32_t p[4];
         for (k = 0; k < 4; k++) {
-            const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4 + 32 * k;
-            const int8_t *x = h;
+            const grit_byte *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4 + 32 * k;
+            const grit_byte *x = h;
             int32_t sum = 0;
             for (; x < h + 4 * GRIT_STATE_GROUPS; x += 4, w += 128)
                 sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];

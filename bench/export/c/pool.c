@@ -27,12 +27,12 @@ static void grit_maps(const model_token *tokens, uint32_t n, model_scratch *scra
         grit_product(&grit_value, scratch->x, GRIT_STRIDE, scratch->pairs, scratch->sums);
         for (k = 0; k < GRIT_TOKENS; k++)
             for (r = 0; r < GRIT_VALUES; r++)
-                scratch->values[(t + k) * GRIT_VALUES_STRIDE + r] = (int8_t)grit_between(
+                scratch->values[(t + k) * GRIT_VALUES_STRIDE + r] = (grit_byte)grit_between(
                     scratch->sums[k * GRIT_VALUES_ROWS + r] >> GRIT_VALUE_SHIFT, GRIT_VALUE_LOW, 127);
         grit_product(&grit_attention, scratch->x, GRIT_STRIDE, scratch->pairs, scratch->sums);
         for (k = 0; k < GRIT_TOKENS; k++)
             for (r = 0; r < GRIT_ATTENTIONS; r++)
-                scratch->attentions[(t + k) * GRIT_ATTENTIONS_STRIDE + r] = (int8_t)grit_between(
+                scratch->attentions[(t + k) * GRIT_ATTENTIONS_STRIDE + r] = (grit_byte)grit_between(
                     scratch->sums[k * GRIT_ATTENTIONS_ROWS + r] >> GRIT_ATTENTION_SHIFT, GRIT_ATTENTION_LOW, 127);
     }
     for (k = n * GRIT_VALUES_STRIDE; k < (n + GRIT_BEYOND) * GRIT_VALUES_STRIDE; k++)
@@ -74,21 +74,4 @@ static int16_t grit_pooled(const uint8_t *value, const int16_t *index, uint32_t 
         sum += weight * value[t * rows];
     }
     return (int16_t)((int32_t)((sum / total << 7) + (sum % total << 7) / total) - 16384);
-}
-
-void model_run(const model_token *tokens, uint32_t n, model_logit *logits, model_scratch *scratch)
-{
-    uint32_t k, row, r;
-    int16_t *state = scratch->state;
-    if (n > MODEL_MAX_TOKENS)
-        n = MODEL_MAX_TOKENS;
-    grit_maps(tokens, n, scratch);
-    for (k = 0; k < GRIT_KERNELS; k++)
-        for (row = 0; row < grit_kernels[k].channels; row += 32) {
-            const uint32_t rows = grit_kernels[k].value.rows - row < 32 ? grit_kernels[k].value.rows - row : 32;
-            grit_outputs(&grit_kernels[k], row, n, scratch);
-            for (r = 0; r < rows && row + r < grit_kernels[k].channels; r++)
-                *state++ = grit_pooled(scratch->value + r, scratch->index + r, rows, n);
-        }
-    grit_head(scratch->state, logits);
 }

@@ -5,14 +5,14 @@
  */
 
 typedef struct {
-    const int8_t *weight;
+    const grit_byte *weight;
     const int16_t *multiplier; /* [rows] */
     const int32_t *bias;       /* [rows] */
     uint32_t rows, groups;     /* a multiple of 8; inputs / 4 */
 } grit_layer;
 
-/* Where the panel that begins at ``row`` begins, and how far its groups lie apart in bytes. */
-static const int8_t *grit_panel(const grit_layer *layer, uint32_t row, uint32_t *step)
+/* Where the panel that begins at ``row`` begins, and how far its groups lie apart. */
+static const grit_byte *grit_panel(const grit_layer *layer, uint32_t row, uint32_t *step)
 {
     uint32_t chunk = row & ~31u, rows = layer->rows - chunk < 32 ? layer->rows - chunk : 32;
     *step = 4 * rows;
@@ -108,7 +108,7 @@ GRIT_INLINE void grit_store(const grit_layer *layer, uint32_t row, const int32x4
 #if defined(GRIT_SDOT)
 
 /* out[token][row] = multiplier (weight . x[token]) + bias for GRIT_TOKENS tokens, ``stride`` bytes apart. */
-static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     uint32_t row, step, groups;
     int t;
@@ -151,7 +151,7 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 
 #else
 
-static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     int32x4_t sums[8];
     uint32_t row, step, t;
@@ -240,7 +240,7 @@ GRIT_INLINE void grit_four(const int8_t *w, const int far, uint32_t step, const 
     sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
 }
 
-static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     const int32_t start = grit_spread(x, layer->groups, pairs), *bias = layer->bias;
     const int16_t *m = layer->multiplier;
@@ -266,53 +266,96 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 #elif defined(GRIT_AVX2)
 
 typedef int32_t __attribute__((may_alias)) grit_word;
+typedef int64_t __attribute__((may_alias)) grit_long;
 
-/* sums[p] += four inputs times the 8 rows of panel p of ``panels`` (a constant) that lie side by side. */
-GRIT_INLINE void grit_group(int panels, const int8_t *w, const int8_t *x, __m256i *sums)
+/* Eight and eight numbers of 16 bits. */
+static inline __m256i grit_load16(const int16_t *a, const int16_t *b)
 {
-    int p;
-    const __m256i one = _mm256_set1_epi32(*(const grit_word *)x);
-#if defined(GRIT_VNNI) /* x + 128 is unsigned; 128 times the weights is taken off in the biases */
-    const __m256i raised = _mm256_xor_si256(one, _mm256_set1_epi8(-128));
-    GRIT_UNROLLED
-    for (p = 0; p < panels; p++)
-        sums[p] = GRIT_DPBUSD(sums[p], raised, _mm256_loadu_si256((const __m256i *)(w + 32 * p)));
-#else /* |x| is unsigned; two products fit 16 bits: 2 * 128 * 127 < 2^15 */
-    const __m256i size = _mm256_abs_epi8(one);
-    GRIT_UNROLLED
-    for (p = 0; p < panels; p++) {
-        const __m256i signs = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)(w + 32 * p)), one);
-        const __m256i pairs = _mm256_maddubs_epi16(size, signs);
-        sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
+    const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)a));
+    return _mm256_inserti128_si256(low, _mm_loadu_si128((const __m128i *)b), 1);
+}
+
+static inline void grit_store16(__m256i both, int16_t *a, int16_t *b)
+{
+    _mm_storeu_si128((__m128i *)a, _mm256_castsi256_si128(both));
+    _mm_storeu_si128((__m128i *)b, _mm256_extracti128_si256(both, 1));
+}
+
+/* The same, limited to 8 bits. */
+static inline void grit_store_inputs(__m256i both, grit_byte *a, grit_byte *b)
+{
+#if defined(GRIT_VNNI)
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    _mm_storel_epi64((__m128i *)a, bytes);
+    _mm_storel_epi64((__m128i *)b, _mm_unpackhi_epi64(bytes, bytes));
+#else
+    both = _mm256_max_epi16(_mm256_min_epi16(both, _mm256_set1_epi16(127)), _mm256_set1_epi16(-128));
+    grit_store16(both, a, b);
 #endif
 }
 
-/* Panels of ``texts`` vectors x (both constants): sums[text * panels + panel]. */
-GRIT_INLINE void grit_dot(int panels, int texts, const int8_t *w, uint32_t step, const int8_t *const *x, uint32_t groups,
+/* The 8 rows of ``panels`` panels side by side, times ``texts`` inputs (constants; their product is at most 4):
+ * sums[panel * texts + text].
+ */
+GRIT_INLINE void grit_dot(int panels, int texts, const grit_byte *w, uint32_t step, const grit_byte *const *x, uint32_t groups,
                           __m256i *sums)
 {
+    int p, t;
     uint32_t g;
-    int k;
+    __asm__("" : "+r"(groups)); /* a loop unrolled as a whole is scheduled for more registers than there are */
+#if defined(GRIT_VNNI) /* x + 128 is unsigned; 128 times the weights are taken off in the biases */
+    const __m256i sign = _mm256_set1_epi8(-128);
+    __m256i part[4];
     GRIT_UNROLLED
-    for (k = 0; k < texts * panels; k++)
-        sums[k] = _mm256_setzero_si256();
+    for (p = 0; p < panels * texts; p++)
+        part[p] = _mm256_setzero_si256();
     for (g = 0; g < groups; g++, w += step)
         GRIT_UNROLLED
-        for (k = 0; k < texts; k++)
-            grit_group(panels, w, x[k] + 4 * g, sums + k * panels);
+        for (p = 0; p < panels; p++) {
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(w + 32 * p));
+            GRIT_UNROLLED
+            for (t = 0; t < texts; t++) {
+                const __m256i raised = _mm256_xor_si256(_mm256_set1_epi32(*(const grit_word *)(x[t] + 4 * g)), sign);
+                part[p * texts + t] = GRIT_DPBUSD(part[p * texts + t], raised, weights);
+            }
+        }
+    GRIT_UNROLLED
+    for (p = 0; p < panels * texts; p++)
+        sums[p] = part[p];
+#else /* in 16 bits: two sums a row, four rows a vector */
+    __m256i part[8];
+    GRIT_UNROLLED
+    for (p = 0; p < 2 * panels * texts; p++)
+        part[p] = _mm256_setzero_si256();
+    for (g = 0; g < groups; g++, w += step)
+        GRIT_UNROLLED
+        for (p = 0; p < 2 * panels; p++) {
+            const __m256i weights = _mm256_loadu_si256((const __m256i *)(w + 16 * p));
+            GRIT_UNROLLED
+            for (t = 0; t < texts; t++) {
+                const __m256i four = _mm256_set1_epi64x(*(const grit_long *)(x[t] + 4 * g));
+                part[p * texts + t] = _mm256_add_epi32(part[p * texts + t], _mm256_madd_epi16(weights, four));
+            }
+        }
+    GRIT_UNROLLED
+    for (p = 0; p < panels; p++)
+        GRIT_UNROLLED
+        for (t = 0; t < texts; t++) {
+            const __m256i both = _mm256_hadd_epi32(part[2 * p * texts + t], part[(2 * p + 1) * texts + t]);
+            sums[p * texts + t] = _mm256_permute4x64_epi64(both, 0xD8);
+        }
+#endif
 }
 
-static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     uint32_t row, step, t;
-    const int8_t *each[GRIT_TOKENS];
+    const grit_byte *each[GRIT_TOKENS];
     (void)pairs;
-    GRIT_UNROLLED
     for (t = 0; t < GRIT_TOKENS; t++)
         each[t] = x + t * stride;
     for (row = 0; row < layer->rows; row += 8) {
-        const int8_t *w = grit_panel(layer, row, &step);
+        const grit_byte *w = grit_panel(layer, row, &step);
         const __m256i m = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(layer->multiplier + row)));
         const __m256i b = _mm256_loadu_si256((const __m256i *)(layer->bias + row));
         __m256i sums[GRIT_TOKENS];
@@ -325,14 +368,15 @@ static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stri
 
 #else /* plain C: what all the others must equal */
 
-static void grit_product(const grit_layer *layer, const int8_t *x, uint32_t stride, uint32_t *pairs, int32_t *out)
+static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t stride, uint32_t *pairs, int32_t *out)
 {
     uint32_t row, r, t, g, step;
     (void)pairs;
     for (row = 0; row < layer->rows; row += 8)
         GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++) {
-            const int8_t *w = grit_panel(layer, row, &step), *x_ = x + t * stride;
+            const grit_byte *w = grit_panel(layer, row, &step);
+            const grit_byte *x_ = x + t * stride;
             int32_t sums[8] = {0};
             for (g = 0; g < layer->groups; g++, w += step, x_ += 4)
                 for (r = 0; r < 8; r++)

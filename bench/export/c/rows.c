@@ -1,6 +1,6 @@
 /* ---- row -> features --------------------------------------------------------------------------------------- */
 
-static inline void grit_features(model_token row, int8_t *x)
+static inline void grit_features(model_token row, grit_byte *x)
 {
     const int8_t *from = grit_table + (uint32_t)row * GRIT_FEATURES;
     uint32_t k;

@@ -1,0 +1,337 @@
+"""TextAttack 0.3.11 itself beside our ``.textattack`` tiers: the same model, texts, seeds and rounding on both sides.
+
+One victim answers both. It evaluates a text the same whatever stands in the batch (integer arithmetic, or double
+precision rounded to 1e-8), so a difference between the two sides is a difference between the two searches. Ours
+runs first and leaves, for every text, the state of its random generator; TextAttack's two global generators are
+then set from that state before it attacks the text.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grit.bench import datasets
+from grit.bench.evaluate import attack_all
+from grit.bench.export import build
+from grit.bench.sentence import Lexicon
+from grit.bench.types import Attack, Dataset, Example, Outcome, Question, Recipe, Script
+from grit.bench.victim import CallableVictim, Respondent, Victim
+
+SEED = 11
+
+
+# --- one attack on both sides ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one side did to one text; ``text`` is where its search ended, broken or not."""
+
+    status: str
+    text: str
+    queries: int
+
+
+@dataclass(frozen=True)
+class Side:
+    results: tuple[Result, ...]
+    seconds: float
+    model_seconds: float  # of those, inside the victim's answers: reading a text and computing on it
+
+    @property
+    def queries(self) -> int:
+        return sum(result.queries for result in self.results)
+
+    @property
+    def overhead_us(self) -> float:
+        """Microseconds a query outside the victim's answers."""
+        return 1e6 * (self.seconds - self.model_seconds) / max(self.queries, 1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    examples: tuple[Example, ...]
+    ours: Side
+    theirs: Side
+
+    @property
+    def different(self) -> list[tuple[str, Result, Result]]:
+        return [
+            (example.text, ours, theirs)
+            for example, ours, theirs in zip(self.examples, self.ours.results, self.theirs.results, strict=True)
+            if ours != theirs
+        ]
+
+    def line(self, name: str) -> str:
+        counts = collections.Counter(result.status for result in self.theirs.results)
+        said = ", ".join(f"{counts[status]} {status}" for status in ("broken", "survived", "skipped"))
+        return (
+            f"{name}: {len(self.examples)} texts ({said}), {self.theirs.queries} queries, "
+            f"{len(self.different)} different"
+        )
+
+
+class Recorded:
+    """An attack that remembers, text by text, the generator it was given and where its search ended."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.threat = attack.threat
+        self.tier = attack.tier
+        self.tiers: Mapping[str, Mapping[str, Any]] = {}
+        self.states: dict[str, Any] = {}
+        self.ends: dict[str, str] = {}
+        self._attack = attack
+
+    def attack(self, sentence: Any, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
+        self.states[sentence.text] = rng.getstate()
+        script = yield from self._attack.attack(sentence, label, rng)
+        self.ends[sentence.text] = sentence.apply(script)
+        return script
+
+
+class Timed:
+    """A victim that says how long it took to answer."""
+
+    def __init__(self, victim: Respondent) -> None:
+        self._victim = victim
+        self.seconds = 0.0
+        self.classes, self.digest, self.exact = victim.classes, victim.digest, victim.exact
+        self.has_gradients = victim.has_gradients
+
+    def open(self, sentence: Any) -> Any:
+        return self._victim.open(sentence)
+
+    def answer(self, asked: Any) -> Any:
+        return self._clocked(self._victim.answer, asked)
+
+    def gains(self, asked: Any) -> Any:
+        return self._clocked(self._victim.gains, asked)
+
+    def logits(self, texts: Sequence[str]) -> Any:
+        return self._clocked(self._victim.logits, texts)
+
+    def _clocked(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        started = time.process_time()
+        answer = call(*arguments)
+        self.seconds += time.process_time() - started
+        return answer
+
+
+def compare(
+    victim: Respondent,
+    attack: Attack,
+    recipe: Any,
+    examples: Sequence[Example],
+    *,
+    lexicon: Lexicon | None = None,
+    vocabulary: Sequence[str] = (),
+) -> Compared:
+    """``attack`` of ours and a built ``recipe`` of theirs on the same examples; times are of the processor."""
+    examples = tuple({example.text: example for example in examples}.values())
+    recorded, timed = Recorded(attack), Timed(victim)
+    started = time.process_time()
+    outcomes = attack_all(timed, recorded, examples, seed=SEED, name="parity", lexicon=lexicon, vocabulary=vocabulary)
+    seconds = time.process_time() - started
+    found = [_ours(outcome, example, recorded) for outcome, example in zip(outcomes, examples, strict=True)]
+    ours = Side(tuple(found), seconds, timed.seconds)
+    return Compared(examples, ours, _theirs(recipe, examples, recorded.states))
+
+
+def _ours(outcome: Outcome, example: Example, recorded: Recorded) -> Result:
+    assert outcome.outcome != "error", f"{example.id}: {outcome.reason}"
+    return Result(outcome.outcome, recorded.ends.get(example.text, example.text), outcome.queries)
+
+
+def _theirs(recipe: Any, examples: Sequence[Example], states: Mapping[str, Any]) -> Side:
+    names = {"Successful": "broken", "Failed": "survived", "Skipped": "skipped"}
+    results = []
+    with _clock(type(recipe.goal_function.model)) as clock:
+        started = time.process_time()
+        for example in examples:
+            if example.text in states:
+                random.setstate(states[example.text])
+                np.random.seed(random.getrandbits(32))  # noqa: NPY002, TID251  it draws from the global generator
+            found = recipe.attack(example.text, example.label)
+            status = names[type(found).__name__.removesuffix("AttackResult")]
+            # To us the clean evaluation of a text that is skipped is no query of an attack.
+            queries = 0 if status == "skipped" else found.perturbed_result.num_queries
+            results.append(Result(status, found.perturbed_result.attacked_text.text, queries))
+        seconds = time.process_time() - started
+    return Side(tuple(results), seconds, clock[0])
+
+
+@contextlib.contextmanager
+def _clock(wrapper: type) -> Iterator[list[float]]:
+    """Adds up the time inside the calls and the gradients of a class of model wrappers."""
+    spent = [0.0]
+    originals = {name: getattr(wrapper, name) for name in ("__call__", "get_grad")}
+
+    def clocked(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            started = time.process_time()
+            try:
+                return method(*arguments, **named)
+            finally:
+                spent[0] += time.process_time() - started
+
+        return call
+
+    for name, method in originals.items():
+        setattr(wrapper, name, clocked(method))
+    try:
+        yield spent
+    finally:
+        for name, method in originals.items():
+            setattr(wrapper, name, method)
+
+
+# --- their recipes -----------------------------------------------------------------------------------
+
+
+def deepwordbug(wrapper: Any) -> Any:
+    from textattack.attack_recipes import DeepWordBugGao2018
+
+    return DeepWordBugGao2018.build(wrapper)
+
+
+def pwws(wrapper: Any, lexicon: Lexicon | None = None) -> Any:
+    """TextAttack's PWWS over its own reading of WordNet, or over the words of a lexicon."""
+    from textattack.attack_recipes import PWWSRen2019
+    from textattack.transformations import WordSwap
+
+    class Table(WordSwap):
+        def _get_replacement_words(self, word: str) -> list[str]:
+            assert lexicon is not None
+            return list(lexicon.synonyms(word))
+
+    recipe = PWWSRen2019.build(wrapper)
+    if lexicon is not None:
+        recipe.transformation = Table()
+    return recipe
+
+
+def hotflip(wrapper: Any, words: Sequence[str], vectors: np.ndarray) -> Any:
+    """TextAttack's HotFlip, comparing words by the given vectors."""
+    from textattack.attack_recipes import HotFlipEbrahimi2017
+    from textattack.shared import WordEmbedding, utils
+
+    rows = {word: row for row, word in enumerate(words)}
+    name = "textattack_counterfitted_GLOVE_embedding"  # where it looks before it fetches
+    before = utils.GLOBAL_OBJECTS.get(name)
+    utils.GLOBAL_OBJECTS[name] = WordEmbedding(vectors, rows, dict(enumerate(words)))
+    try:
+        return HotFlipEbrahimi2017.build(wrapper)
+    finally:
+        utils.GLOBAL_OBJECTS[name] = before
+
+
+# --- victims -----------------------------------------------------------------------------------------
+
+
+def _small(dataset: Dataset, n: int) -> Dataset:
+    train = datasets.subset(dataset.train, n, dataset.name)
+    return replace(dataset, train=train, dev=datasets.subset(dataset.dev, 200, dataset.name))
+
+
+def lstm(dataset: Dataset, n: int = 2000) -> CallableVictim:
+    """The student, trained for a moment, in double precision; logits rounded to 1e-8 are alike in every batch."""
+    import torch
+
+    from grit.bench.schemes import get
+    from grit.bench.train import train
+    from grit.models.student import Student
+
+    config, recipe = Student.Config(embedding=16, hidden=16), Recipe(epochs=6, learning_rate=1e-2)
+    model: Any = train(Student, config, recipe, _small(dataset, n), get("natural"), seed=0).model.double().eval()
+
+    @torch.no_grad()
+    def logits(texts: list[str]) -> np.ndarray:
+        tokens = [(model.tokenize(text) or [""])[: model.max_tokens] for text in texts]
+        lengths = [len(each) for each in tokens]
+        codes = torch.zeros(len(texts), max(lengths), dtype=torch.long)
+        for row, each in enumerate(tokens):
+            codes[row, : len(each)] = torch.from_numpy(np.asarray(model.codes(each)))
+        return model.head(model.read(model.features(codes), torch.tensor(lengths)).state).numpy()
+
+    return Rounded(logits, name="lstm", classes=model.classes)
+
+
+class Rounded(CallableVictim):
+    """Its logits are rounded to 1e-8, and to nothing coarser."""
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        parts = [self._function(list(texts[i : i + 128])) for i in range(0, len(texts), 128)]
+        return np.round(np.concatenate(parts), 8) if parts else np.empty((0, self.classes))
+
+
+def hashed(dataset: Dataset, folder: Path, n: int = 2000) -> Victim:
+    """The hashed linear model, trained for a moment and deployed: integer arithmetic."""
+    from grit.bench.schemes import get
+    from grit.bench.train import train
+    from grit.models.hashed import Hashed
+
+    config, recipe = Hashed.Config(buckets=4096), Recipe(epochs=5, learning_rate=5e-2)
+    small = _small(dataset, n)
+    model = train(Hashed, config, recipe, small, get("natural"), seed=0).model
+    path = folder / f"{dataset.name}.artefact"
+    path.write_bytes(build.deployed(model, [example.text for example in small.train[:200]]))
+    return Victim(build.load(path))
+
+
+def word_lstm(examples: Sequence[Example], classes: int, seed: int) -> Any:
+    """TextAttack's LSTM class around an embedding of our own, trained for a moment: a PyTorchModelWrapper."""
+    import torch
+    from textattack.models import helpers
+    from textattack.models.helpers import lstm_for_classification
+    from textattack.models.helpers.glove_embedding_layer import EmbeddingLayer
+    from textattack.models.wrappers import PyTorchModelWrapper
+
+    counts = collections.Counter(word for example in examples for word in example.text.lower().split())
+    words = sorted(word for word, count in counts.items() if count > 1)
+    matrix = np.random.default_rng(seed).normal(size=(len(words), 24)).astype(np.float32)
+    original = lstm_for_classification.GloveEmbeddingLayer
+    lstm_for_classification.GloveEmbeddingLayer = lambda emb_layer_trainable: EmbeddingLayer(
+        embedding_matrix=matrix, word_list=words
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # noqa: TID251  its layers draw from the global generator
+        try:
+            model = helpers.LSTMForClassification(hidden_size=32, num_labels=classes, max_seq_length=256)
+        finally:
+            lstm_for_classification.GloveEmbeddingLayer = original
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for epoch in range(3):
+            order = np.random.default_rng(epoch).permutation(len(examples))
+            for start in range(0, len(order), 32):
+                some = [examples[i] for i in order[start : start + 32]]
+                ids = torch.tensor(model.tokenizer([example.text for example in some]))
+                loss = torch.nn.functional.cross_entropy(model(ids), torch.tensor([e.label for e in some]))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    return PyTorchModelWrapper(model.eval(), model.tokenizer)
+
+
+def vocabulary_of(wrapper: Any) -> tuple[str, ...]:
+    """What TextAttack's HotFlip may write: the word of every row of the embedding but that of the padding."""
+    rows = len(wrapper.model.get_input_embeddings().weight)
+    words = wrapper.tokenizer
+    return tuple(words.convert_id_to_word(row) for row in range(rows) if row != words.pad_token_id)
+
+
+def clustered(words: Sequence[str], seed: int) -> tuple[list[str], np.ndarray]:
+    """Vectors for half of the words, in bundles within which the cosine is about 0.8."""
+    rng = np.random.default_rng(seed)
+    known = [word for word in words if rng.random() < 0.5]
+    centres = rng.normal(size=(4, 16))
+    vectors = centres[rng.integers(0, 4, len(known))] + 0.45 * rng.normal(size=(len(known), 16))
+    return known, vectors.astype(np.float32)

@@ -1,0 +1,125 @@
+"""Example by example: status, final text and number of queries of our ``.textattack`` tiers against TextAttack's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grit.bench import bridge, datasets, lexicons, registry
+from grit.bench.types import Example
+
+pytestmark = pytest.mark.parity
+
+# Texts by set: together more than 300 an attack, most of them short, since TextAttack needs minutes for long ones.
+PWWS = {"sst2": 45, "ag_news": 30, "imdb": 6}  # of each of four combinations
+DEEPWORDBUG = {"sst2": 80, "ag_news": 60, "imdb": 20}  # of each of two models
+HOTFLIP = {"sst2": 160, "ag_news": 120, "imdb": 40}
+
+
+@pytest.fixture(scope="session")
+def sets(real_data: Path) -> Any:
+    return cache(datasets.load)
+
+
+@pytest.fixture(scope="session")
+def victims(harness: Any, sets: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("artefacts")
+    makers = {"lstm": harness.lstm, "hashed": lambda dataset: harness.hashed(dataset, folder)}
+    return cache(lambda model, name: makers[model](sets(name)))
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> lexicons.Lexicon:
+    """An injected lexicon: other words of the embedded thesaurus, some in capitals, some that no attack may write."""
+    source = lexicons.load("thesaurus")
+    entries: dict[str, list[str]] = {}
+    for head in lexicons._thesaurus().entries:
+        names = source.synonyms(head)
+        entries[head] = [*names, *(name.capitalize() for name in names[:1]), f"{head}_too", f"U.S. {head}", "Dr."]
+    path = tmp_path_factory.mktemp("lexicon") / "table.json"
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    return lexicons.load(str(path))
+
+
+def sample(dataset: Any, n: int) -> tuple[Example, ...]:
+    return datasets.subset(dataset.test, n, dataset.name)
+
+
+@pytest.mark.parametrize("lexicon", ["wordnet3.0", "table"])
+@pytest.mark.parametrize("model", ["lstm", "hashed"])
+@pytest.mark.parametrize("name", PWWS)
+def test_pwws(name: str, model: str, lexicon: str, harness: Any, victims: Any, sets: Any, table: Any, note: Any) -> None:
+    words = table if lexicon == "table" else lexicons.load("wordnet3.0")
+    victim = victims(model, name)
+    recipe = harness.pwws(bridge.to_textattack(victim), words if lexicon == "table" else None)
+    attack = registry.attack("pwws.textattack")
+    found = harness.compare(victim, attack, recipe, sample(sets(name), PWWS[name]), lexicon=words)
+    note(found.line(f"pwws, {name}, {model}, {lexicon}"))
+    assert found.different == []
+
+
+@pytest.mark.parametrize("model", ["lstm", "hashed"])
+@pytest.mark.parametrize("name", DEEPWORDBUG)
+def test_deepwordbug(name: str, model: str, harness: Any, victims: Any, sets: Any, note: Any) -> None:
+    victim = victims(model, name)
+    recipe = harness.deepwordbug(bridge.to_textattack(victim))
+    attack = registry.attack("deepwordbug.textattack")
+    found = harness.compare(victim, attack, recipe, sample(sets(name), DEEPWORDBUG[name]))
+    note(found.line(f"deepwordbug, {name}, {model}"))
+    assert found.different == []
+
+
+@pytest.mark.parametrize("name", HOTFLIP)
+def test_hotflip(name: str, harness: Any, sets: Any, note: Any, tmp_path: Path) -> None:
+    """Its own LSTM class, and word vectors of our making in place of those it fetches."""
+    dataset = sets(name)
+    wrapper = harness.word_lstm(datasets.subset(dataset.train, 1000, name), len(dataset.labels), seed=3)
+    victim = bridge.from_textattack(wrapper, name="its own lstm", classes=len(dataset.labels))
+    vocabulary = harness.vocabulary_of(wrapper)
+    words, vectors = harness.clustered(vocabulary, seed=1)
+    np.savez(tmp_path / "vectors.npz", words=np.array(words), vectors=vectors)
+    attack = replace(registry.attack("hotflip.textattack"), embedding=str(tmp_path / "vectors.npz"))
+    recipe = harness.hotflip(wrapper, words, vectors)
+    found = harness.compare(victim, attack, recipe, sample(dataset, HOTFLIP[name]), vocabulary=vocabulary)
+    note(found.line(f"hotflip, {name}, its own lstm"))
+    assert found.different == []
+    asked = {result.queries for result in found.theirs.results}
+    assert {1, 2, 3} <= asked  # every place where it can give up was seen
+
+
+ODD = (
+    "Don't re-read the U.S. report, it's 3.5 pages of well-known stuff.",
+    "'Quoted' -- and *starred* _words_ @home, e_mail me: a.b@c.de!",
+    "the the the the of of of and and",
+    "a",
+    "I",
+    "Go",
+    "!!! ... --",
+    "na\u00efve caf\u00e9 \u00fcber \u0430\u0431\u0432 \u03b1\u03b2\u03b3 \u05e9\u05dc\u05d5\u05dd",
+    "code `ls -l` 3\u00d74 \u02d7minus \U0001f642 ok",
+    "Dr. Smith said [UNK] is not a word, Dr. Smith did",
+    "good good good bad bad bad good bad good",
+    "WORD Word word wOrD'S words'",
+    "it's its' 'its it''s rock'n'roll",
+    "tab-separated-by-hyphens and under_scored and mid*star",
+)
+
+
+@pytest.mark.parametrize("attack", ["pwws", "deepwordbug"])
+def test_odd_texts(attack: str, harness: Any, golden: Any, table: Any, note: Any) -> None:
+    """Signs in and around words, repetitions that tie, one word, no word; gold is whatever the victim says."""
+    victim = golden.victim()
+    labels = victim.logits(list(ODD)).argmax(axis=1).tolist()
+    examples = [Example(f"{place:016d}", text, label) for place, (text, label) in enumerate(zip(ODD, labels, strict=True))]
+    wrapper = bridge.to_textattack(victim)
+    recipe = harness.pwws(wrapper, table) if attack == "pwws" else harness.deepwordbug(wrapper)
+    lexicon = table if attack == "pwws" else None
+    found = harness.compare(victim, registry.attack(f"{attack}.textattack"), recipe, examples, lexicon=lexicon)
+    note(found.line(f"{attack}, odd texts, a linear victim"))
+    assert found.different == []

@@ -1,0 +1,96 @@
+"""The golden corpus: every bundle gets its verdict, and no check of the verifier can be left out unnoticed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from grit.bench import verify
+
+sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
+
+from golden_bundles import GOLDEN, Golden, bundle_of
+
+QUICK = [name for name, case in GOLDEN.items() if case.level in ("lint", "replay")]
+ATTACKED = [name for name in GOLDEN if name not in QUICK]
+
+
+def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> verify.Report:
+    if case.data:
+        for name, content in case.data.items():
+            (tmp_path / name).write_text(content())
+        monkeypatch.setenv("GRIT_DATA", str(tmp_path))
+    setting = verify.Setting(level=case.level, respond=case.responder(), pool=case.pool(), nonce="of the day")
+    return verify.verify(bundle_of(case, tmp_path), setting, without=frozenset({without}))
+
+
+def said(report: verify.Report) -> tuple[int, tuple[str, ...], int | None]:
+    lowered = None if report.lowered is None else report.lowered.low
+    return report.code, tuple(dict.fromkeys(finding.check for finding in report.findings)), lowered
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_bundle_gets_its_verdict(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = GOLDEN[name]
+    report = report_of(case, tmp_path, monkeypatch)
+    reasons = " / ".join(f"{finding.check}: {finding.reason}" for finding in report.findings)
+    code, checks, lowered = said(report)
+    assert (code, set(checks)) == (case.code, set(case.checks)), reasons
+    assert case.reason in reasons
+    assert report.says == verify.WORDS[case.code]
+    assert "\n" not in reasons
+    if case.lowered is not None:
+        assert lowered is not None
+
+
+@pytest.mark.parametrize("check", verify.CHECKS)
+def test_no_check_can_be_left_out(check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any one check, some bundle of the corpus gets another verdict."""
+    # A case in which nothing else speaks up shows most; those that need no second attack are the quickest.
+    candidates = [name for name, case in GOLDEN.items() if check in case.checks or (case.lowered and check == "pool")]
+    candidates.sort(key=lambda name: (len(GOLDEN[name].checks), GOLDEN[name].level not in ("lint", "replay")))
+    for name in candidates[:3]:
+        case = GOLDEN[name]
+        with monkeypatch.context() as patch:
+            code, checks, lowered = said(report_of(case, tmp_path, patch, without=check))
+        if (code, set(checks), lowered is not None) != (case.code, set(case.checks), case.lowered is not None):
+            return
+    raise AssertionError(f"{check} can be left out: {', '.join(candidates[:3])} are judged as before")
+
+
+ALONE = {
+    "layout": "a hidden file",
+    "code": "a script in disguise",
+    "card": "a card that boasts",
+    "artefact": "a model said to be smaller",
+    "weights": "NaN weights",
+    "evidence": "a text in the place of a trace",
+    "totals": "a claim that does not add up",
+    "coverage": "a survivor dropped",
+    "suite": "a weaker attack under the suite's name",
+    "budget": "beyond the budget",
+    "raised": "a flag taken down",
+    "revision": "another licence of the data",
+    "selection": "the easy examples",
+    "trained": "test texts in other training data",
+    "vocabulary": "test rows in training",
+    "words": "a wrong count of words",
+    "threat": "breaks outside the threat set",
+    "effort": "a truncated attack",
+    "clean": "an edited clean answer",
+    "breaks": "an edited margin of a break",
+    "misses": "an edited outcome",
+    "company": "another answer in other company",
+    "spot": "a hidden break, spot",
+    "twin": "float weights of another model",
+    "full": "a break said to be dearer, full",
+}
+
+
+@pytest.mark.parametrize("check", ALONE)
+def test_some_cheats_are_caught_by_one_check_alone(check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its check the cheat would pass whole: so each of these checks is needed, and works."""
+    report = report_of(GOLDEN[ALONE[check]], tmp_path, monkeypatch, without=check)
+    assert report.code == 0, [finding.reason for finding in report.findings]
