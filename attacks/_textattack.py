@@ -109,11 +109,16 @@ _BEFORE, _BEHIND = 4, 3  # words of context that its tagger sees
 @lru_cache(maxsize=4)
 def writable(words: tuple[str, ...]) -> list[str]:
     """Of a vocabulary, what it writes: strings that hold a letter and read as one word."""
-    return [word for word in words if _LETTER.search(word) and sum(map(bool, _runs(word))) == 1]
+    return [word for word in words if _LETTER.search(word) and len(_runs(word)) == 1]
+
+
+def reads(word: str) -> str:
+    """What of a written string is read as its word: ``wrap`` of ``"wrap``."""
+    return _runs(word)[0]
 
 
 def _runs(word: str) -> list[str]:
-    return [run.strip("'-_*@") for run in _RUN.findall(word)]
+    return [run for found in _RUN.findall(word) if (run := found.strip("'-_*@"))]
 
 
 class Vectors:

@@ -155,13 +155,17 @@ class HotFlip:
                 gains = yield Gain(script, edits, aligned=False)
                 if gains.max(initial=-np.inf) > most:
                     edit, most = edits[int(gains.argmax())], gains.max()
-            if edit is None or len(script) == _MOST_WORDS:
+            if edit is None:
                 return script
-            before = sentence.words[edit.index]
+            before, written = sentence.words[edit.index], _textattack.reads(edit.word)
+            changed = [
+                other for other in (*script, edit) if _textattack.reads(other.word) != sentence.words[other.index]
+            ]
             if (
                 edit.word == before
-                or not vectors.near(before, edit.word, _COSINE)
-                or not _textattack.same_part_of_speech(sentence.words, edit.index, edit.word)
+                or len(changed) > _MOST_WORDS
+                or not vectors.near(before, written, _COSINE)
+                or not _textattack.same_part_of_speech(sentence.words, edit.index, written)
             ):
                 return script
             script = extended(script, edit)

@@ -16,12 +16,13 @@ from msgspec import Struct
 from grit.bench import records, verify
 from grit.bench.records import Robust, Sha256
 from grit.bench.submission import Bundle
-from grit.bench.types import MalformedInput, Outcome, Script
+from grit.bench.types import MalformedInput, Outcome, Script, Verdict
 from grit.bench.verify import Case, Setting
 
 Pool = Mapping[str, tuple[Script, ...]]
 """Example id -> scripts that broke some model on it."""
 
+_SHOWN = 20  # refusals, to people
 _LARGEST_POOL_FILE_BYTES = 64 << 20  # unpacked
 
 
@@ -66,17 +67,19 @@ def _lines(file: Path) -> tuple[Outcome, ...]:
 def challenge(bundle: Bundle, evidence: Path, setting: Setting) -> tuple[Ruling, bytes]:
     """The ruling on a challenge, and the lines that hold, as the file that joins the pool.
 
-    Raises MalformedInput (a bundle that fails lint, evidence that is none), CouldNotMeasure (data that is not
-    here), SandboxViolation.
+    Raises MalformedInput (a bundle that fails lint, evidence that is none), Verdict (a row that does not even
+    hold its examples), CouldNotMeasure (data that is not here), SandboxViolation.
     """
     linted = verify.verify(bundle, Setting(level="lint"))
     if linted.code:
         raise MalformedInput(f"{bundle.where}: {linted.findings[0].reason}")
-    handed_in = _lines(evidence)
+    handed_in = [outcome for outcome in _lines(evidence) if outcome.outcome == "broken"]  # nothing else says anything
     if not handed_in:
-        raise MalformedInput(f"{evidence} holds no line: hand in evidence of breaks")
+        raise MalformedInput(f"{evidence} holds no line that says broken: hand in evidence of breaks")
     case = Case(bundle, setting)
-    _same_data(case)
+    for check in (verify.revision, verify.selection):
+        for reason in check(case):
+            raise Verdict(f"{bundle.where} is refuted without a challenge: {reason}")
     labels = {line.id: line.label for line in case.evidence.clean}
     standing = set(case.survivors)
     refused: list[Refused] = []
@@ -121,15 +124,8 @@ def challenge(bundle: Bundle, evidence: Path, setting: Setting) -> tuple[Ruling,
     return ruling, records.encode_outcomes(upheld)
 
 
-def _same_data(case: Case) -> None:
-    for reason in verify.revision(case):
-        raise MalformedInput(reason)
-
-
 def _inadmissible(case: Case, outcome: Outcome, standing: set[str]) -> str:
     """Why a line cannot lower the row, before the model is asked; or nothing."""
-    if outcome.outcome != "broken":
-        return f"{outcome.outcome} is no break"
     if outcome.id not in standing:
         return "this example does not stand in the claim"
     reasons = [case.text(name, outcome.id).violation(outcome.script) for name in case.threats]
@@ -158,6 +154,8 @@ def render(ruling: Ruling) -> str:
     lines = [
         f"challenge {word}: {held}; worst case {ruling.before.low} of {ruling.before.n} becomes {ruling.after.low}",
         *(f"  broken: {id}" for id in ruling.upheld),
-        *(f"  refused {each.id}: {each.reason}" for each in ruling.refused),
+        *(f"  refused {each.id}: {each.reason}" for each in ruling.refused[:_SHOWN]),
     ]
+    if len(ruling.refused) > _SHOWN:
+        lines.append(f"  and {len(ruling.refused) - _SHOWN} more; --json shows all")
     return "\n".join(lines)

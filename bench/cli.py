@@ -22,6 +22,8 @@ from grit import __version__
 from grit.bench.types import CouldNotMeasure, GritError, UsageError
 
 if TYPE_CHECKING:
+    from msgspec import Struct
+
     from grit.bench.leaderboard import Section
     from grit.bench.records import CostPart
     from grit.bench.run import Finished
@@ -185,7 +187,7 @@ def schema(document: str, debug: bool) -> None:
     """The JSON Schema (2020-12) of what grit writes."""
     from grit.bench import challenge, records, submission, verify
 
-    kinds = {
+    kinds: dict[str, type[Struct]] = {
         "record": records.Record,
         "submission": submission.Submission,
         "verdict": verify.Report,
@@ -409,7 +411,7 @@ def pack(
     if supersedes is not None and not reason:
         raise UsageError("a bundle that takes another's place needs --reason: say what was wrong")
     old = submission.read_bundle(supersedes) if supersedes is not None else None
-    life = old and submission.Life(status=status, supersedes=old.digest, reason=reason)
+    life = None if old is None else submission.Life(status=status, supersedes=old.digest, reason=reason)
     packed: dict[str, dict[str, bytes]] = {}
     if (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar":
         if life is None:

@@ -190,20 +190,24 @@ def _assemble(name: str, splits: Mapping[str, list[Row]], labels: tuple[str, ...
 def _examples(
     name: str, split: str, rows: Sequence[Row], numbers: Mapping[str | int, int], labels: Sequence[str]
 ) -> list[Example]:
-    seen: dict[str, int] = {}
-    examples = []
+    read: list[tuple[str, int, str | None]] = []
     for line, (raw, label, user) in enumerate(rows, 1):
-        text = normalise(raw)
-        occurrence = seen[text] = seen.get(text, -1) + 1
         index = numbers.get(label)
         if index is None:
             raise MalformedInput(
                 f"dataset {name!r}, {split} row {line}: label {label!r} is not one of the {len(labels)} labels "
                 f"({', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}); correct the row"
             )
-        key = hashlib.sha256(json.dumps([split, text, occurrence], ensure_ascii=False).encode()).hexdigest()[:16]
-        examples.append(Example(key, text, index, user))
-    return examples
+        read.append((normalise(raw), index, user))
+    # Copies of a text are counted by label, so that the order of rows decides nothing.
+    seen: dict[str, int] = {}
+    ids: dict[int, str] = {}
+    for place in sorted(range(len(read)), key=lambda at: (read[at][1], read[at][2] or "", at)):
+        text = read[place][0]
+        occurrence = seen[text] = seen.get(text, -1) + 1
+        key = json.dumps([split, text, occurrence], ensure_ascii=False).encode()
+        ids[place] = hashlib.sha256(key).hexdigest()[:16]
+    return [Example(ids[place], *row) for place, row in enumerate(read)]
 
 
 def _named(labels: Sequence[str]) -> dict[str | int, int]:

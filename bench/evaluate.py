@@ -49,9 +49,10 @@ from grit.bench.types import (
 from grit.bench.victim import Asked, Respondent, Subject
 
 BEHAVIOUR = 1  # of a journal: raised by any change of this file, the sentence or the victim that can change an outcome
-WINDOW = 256  # examples in flight: enough to fill the victim's batches, little enough to hold
+WINDOW = 128  # examples in flight: enough to fill the victim's batches; a search over typos holds 5 MB each
 _CLEAN_TEXTS = 4096  # evaluated before any attack, at a time
 _QUESTIONS = 2  # an attack may ask this many times its query budget in questions, which no honest search does
+_TIE_DIGITS = 9  # decimal digits of the largest logit in which two margins must agree to be a tie
 _NO_THREAT = Threat()
 
 Progress = Callable[[int, int], None]
@@ -186,7 +187,7 @@ def _starts(
             margin = float(margins(logits[None], example.label)[0])
             sentence = text_of(example)
             if predicted == example.label:
-                yield _Run(place, example, victim.open(sentence), attack, _generator(seed, name, example.id), margin)
+                yield _Run(place, example, victim.open(sentence), attack, _generator(seed, name, example.id), logits)
             else:
                 words = len(sentence.words)
                 finished(place, Outcome(example.id, "skipped", predicted=predicted, margin=margin, words=words))
@@ -204,7 +205,7 @@ class _Run:
     """One example under attack: its generator, the question it waits on, and all that is counted about it."""
 
     def __init__(
-        self, place: int, example: Example, subject: Subject, attack: Attack, rng: random.Random, margin: float
+        self, place: int, example: Example, subject: Subject, attack: Attack, rng: random.Random, logits: np.ndarray
     ) -> None:
         self.place = place
         self.example = example
@@ -222,7 +223,10 @@ class _Run:
         self._read: dict[str, np.ndarray] = {}  # whole texts that were asked about -> logits [classes]
         self._trace = hashlib.sha256()
         self._nearest: Script = ()
-        self._nearest_margin = margin
+        self._nearest_margin = float(margins(logits[None], example.label)[0])
+        # Margins nearer than this are one: then logits times any power of ten have the same nearest miss.
+        largest = float(np.abs(logits).max())
+        self._unit = 10.0 ** (math.floor(math.log10(largest)) - _TIE_DIGITS if largest > 0 else -_TIE_DIGITS)
         self._steps: Generator[Question, np.ndarray, Script] | None = None
         with _Blamed(self):
             self._steps = attack.attack(self.sentence, example.label, rng)
@@ -325,10 +329,12 @@ class _Run:
 
     def note(self, scripts: Sequence[Script], logits: np.ndarray, margin: np.ndarray) -> None:
         """Remember the legal script that came nearest to a break."""
-        if margin.max(initial=-math.inf) <= self._nearest_margin:
+        nearest = np.rint(self._nearest_margin / self._unit)
+        steps = np.rint(margin / self._unit)
+        if steps.max(initial=-math.inf) <= nearest:
             return
-        for i in np.argsort(-margin, kind="stable").tolist():
-            if margin[i] <= self._nearest_margin:
+        for i in np.argsort(-steps, kind="stable").tolist():
+            if steps[i] <= nearest:
                 return
             script = tuple(scripts[i])
             # A break that the attack has yet to hand in is no near miss.

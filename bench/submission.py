@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -144,11 +144,6 @@ def decode(data: bytes, where: str = SUBMISSION) -> Submission:
     if msgspec.json.format(records.encode(submission), indent=1) + b"\n" != data:
         raise MalformedInput(f"{where}: not in canonical form (sorted keys, one a line, no copies); write it with grit")
     return submission
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of submission.json."""
-    return records.schema(Submission, "gritbench submission")
 
 
 # --- a bundle in memory -----------------------------------------------------------------------------
@@ -279,7 +274,7 @@ def _unpacked(data: bytes, path: Path) -> Iterator[Entry]:
         elif kind != b"5":  # a folder says nothing that its files do not say
             yield Entry(name, "link" if kind in (b"1", b"2") else "other", size, b"")
         place = start + size + -size % _BLOCK
-    if data[place:].strip(b"\0") or len(data) < place + 2 * _BLOCK:
+    if data[place:].strip(b"\0") or len(data) < place + 2 * _BLOCK or len(data) % tarfile.RECORDSIZE:
         raise MalformedInput(f"{path} is no archive of a bundle, or it is cut off; pack the run again")
 
 

@@ -403,7 +403,7 @@ class Artefact(Protocol):
         ...
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """rows [batch seq] (int32; entries beyond a length are ignored), lengths [batch] >= 1 -> float64 [batch classes]."""
+        """rows [batch seq] (int32, ignored beyond a length), lengths [batch] >= 1 -> float64 [batch classes]."""
         ...
 
 

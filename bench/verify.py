@@ -19,6 +19,7 @@ gritbench's own code, and by nobody else's.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -124,6 +125,7 @@ class Key(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pool_sha256: Sha256 | None
     spot: int | None  # survivors to attack again
     nonce: str | None
+    sandboxed: bool  # whether the model was kept from doing harm; nothing runs at level lint
     verifier: str  # version
     versions: dict[str, str]  # of what the verifier stands on
 
@@ -215,12 +217,16 @@ class Case:
         """The deployed bytes at work, in this process. Raises MalformedInput."""
         from grit.bench.export import packing
 
-        files = self.bundle.model
         if self.claim.record.artefact.format == "gritbench.program":
             return packing.artefact(self.bundle.file(submission.ARTEFACT))
         from grit.bench.export.onnx import OnnxArtefact
 
-        return OnnxArtefact({name: data for name, data in files.items() if MODEL + name in submission.ONNX})
+        return OnnxArtefact(self.graph)
+
+    @property
+    def graph(self) -> Mapping[str, bytes]:
+        """The files of an ONNX model, by their bare names."""
+        return {name: data for name, data in self.bundle.model.items() if MODEL + name in submission.ONNX}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -245,6 +251,10 @@ class Case:
         return {attack.name: _threat(attack.name, attack.threat) for attack in self.claim.record.attacks}
 
     @cached_property
+    def _kinds(self) -> dict[str, str]:
+        return {name: repr(threat) for name, threat in self.threats.items()}
+
+    @cached_property
     def _texts(self) -> dict[tuple[str, str], Text]:
         return {}
 
@@ -254,7 +264,7 @@ class Case:
         from grit.bench.sentence import Text
 
         threat = self.threats[attack]
-        key = repr(threat), id
+        key = self._kinds[attack], id
         if key not in self._texts:
             lexical = registry.LEXICAL_SPACES & set(threat.spaces)
             lexicon = _lexicon(threat.lexicon) if lexical else None
@@ -338,11 +348,17 @@ class Case:
         return 2 * tolerance * max(1.0, float(abs(logits).max()))
 
 
+_MOST = 10**9  # of anything that a threat counts
+
+
 def _threat(name: str, fields: Fields) -> Threat:
     try:
         if set(fields) != set(Threat.__dataclass_fields__):
             raise ValueError(f"fields {', '.join(sorted(map(str, fields)))}")
-        return msgspec.convert(fields, Threat)
+        found = msgspec.convert(fields, Threat)
+        if not (0 <= found.max_words <= 1 and 1 <= found.max_queries <= _MOST and 0 <= found.typo_distance <= _MOST):
+            raise ValueError("a limit is no limit")
+        return found
     except (ValueError, TypeError) as error:
         raise MalformedInput(f"the threat of {_short(name)} cannot be read ({error}); pack the run again") from error
 
@@ -444,20 +460,35 @@ def card(case: Case) -> Iterator[str]:
 
 
 def artefact(case: Case) -> Iterator[str]:
-    """The deployed bytes are well-formed, and those whose digest and sizes the record names."""
+    """The deployed bytes are well-formed, and those whose digest and sizes the record names. Nothing of them is run."""
     said = case.claim.record.artefact
-    if said.format == "onnx" and (problem := next(_refusal(lambda: _operators(case.bundle)), None)):
-        yield problem
+    try:
+        digest, sizes_bytes, exact = _deployed(case)
+    except MalformedInput as error:
+        yield str(error)
         return
-    if problem := next(_refusal(lambda: case.artefact), None):
-        yield problem
-        return
-    if said.digest != case.artefact.digest:
-        yield f"the deployed bytes have digest {case.artefact.digest[:16]}..., the record names {said.digest[:16]}..."
-    if dict(said.sizes_bytes) != dict(case.artefact.sizes_bytes):
-        yield f"the deployed bytes have sizes {dict(case.artefact.sizes_bytes)}, the record says {said.sizes_bytes}"
-    if case.artefact.exact != case.claim.determinism.exact:
-        yield f"exact is {case.claim.determinism.exact}, the deployed bytes say {case.artefact.exact}"
+    if said.digest != digest:
+        yield f"the deployed bytes have digest {digest[:16]}..., the record names {said.digest[:16]}..."
+    if dict(said.sizes_bytes) != dict(sizes_bytes):
+        yield f"the deployed bytes have sizes {dict(sizes_bytes)}, the record says {said.sizes_bytes}"
+    if exact != case.claim.determinism.exact:
+        yield f"exact is {case.claim.determinism.exact}, the deployed bytes say {exact}"
+
+
+def _deployed(case: Case) -> tuple[str, Mapping[str, int], bool]:
+    """Digest, sizes and exactness of the deployed bytes. Raises MalformedInput."""
+    if case.claim.record.artefact.format == "onnx":
+        from grit.bench.export import onnx
+
+        found = onnx.describe(case.graph)
+        if foreign := sorted(found.operators - OPERATORS):
+            raise MalformedInput(f"model.onnx uses {_short(foreign[0])}, which is not among the operators allowed")
+        return found.digest, found.sizes_bytes, found.exact
+    from grit.bench.export import fixed, packing
+
+    data = case.bundle.file(submission.ARTEFACT)
+    exact = isinstance(packing.unpack(data), fixed.FixedProgram)
+    return records.digest(data), packing.sizes_bytes(data), exact
 
 
 def weights(case: Case) -> Iterator[str]:
@@ -547,6 +578,8 @@ def tensors(data: bytes, where: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         if start != end:
             raise MalformedInput(f"{where}: tensor {_short(name)} overlaps or leaves a hole; save the model again")
         end = stop
+        if 8 + size + end > len(data):
+            raise MalformedInput(f"{where}: it is cut off inside tensor {_short(name)}; save the model again")
         if found[name][0] in ("F32", "F64"):
             kind, shape = found[name]
             values = np.frombuffer(data, f"<f{_ITEM_BYTES[kind]}", math.prod(shape), 8 + size + start)
@@ -601,30 +634,6 @@ OPERATORS = frozenset(
     "ScatterND Shape Sigmoid Sign Size Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose "
     "Trilu Unsqueeze Where Xor".split()
 )
-
-
-def _operators(bundle: Bundle) -> None:
-    """MalformedInput for an operator that is not on the list; what lies outside the file is the reader's to refuse."""
-    from onnx import GraphProto, ModelProto
-
-    try:
-        model = ModelProto.FromString(bundle.file("model/model.onnx"))
-    except Exception as error:  # protobuf's errors have no common class
-        raise MalformedInput(f"model/model.onnx is no ONNX model ({error}); export it again") from error
-
-    def used(graph: GraphProto) -> Iterator[str]:
-        for node in graph.node:
-            yield node.op_type
-            for attribute in node.attribute:
-                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    yield from used(inner)
-
-    try:
-        foreign = sorted(set(used(model.graph)) - OPERATORS)
-    except RecursionError:
-        raise MalformedInput("model/model.onnx nests its graphs too deeply; export it again") from None
-    if foreign:
-        raise MalformedInput(f"model/model.onnx uses {_short(foreign[0])}, which is not among the operators allowed")
 
 
 # --- checks: claims against their evidence ----------------------------------------------------------
@@ -786,8 +795,7 @@ def vocabulary(case: Case) -> Iterator[str]:
     from grit.bench import datasets, text
 
     said, source = case.claim.record.training, _training_data(case)
-    words = getattr(getattr(case.artefact, "program", None), "vocabulary", ())
-    missing = {word for word in words if word}
+    missing = {word for word in _vocabulary(case) if word}
     if said is None or source is None or not missing:
         return
     if case.claim.record.model.origin != "gritbench":
@@ -805,6 +813,14 @@ def vocabulary(case: Case) -> Iterator[str]:
         f"{len(missing)} words of the vocabulary stand nowhere in the training data, {len(from_test)} of them in "
         "evaluated texts"
     )
+
+
+def _vocabulary(case: Case) -> Sequence[str]:
+    from grit.bench.export import packing
+
+    if case.claim.record.artefact.format == "onnx":
+        return case.graph.get("vocabulary.txt", b"").decode("utf-8", "replace").split("\n")
+    return packing.unpack(case.bundle.file(submission.ARTEFACT)).vocabulary
 
 
 def _training_data(case: Case) -> Dataset | None:
@@ -980,7 +996,7 @@ def drawn(digest: str, nonce: str, ids: Sequence[str], m: int) -> list[str]:
 
 
 def _attacked_again(case: Case, ids: Sequence[str]) -> Iterator[str]:
-    from grit.bench import evaluate, machine
+    from grit.bench import evaluate
     from grit.bench.statistics import upper_bound
 
     standing, record = set(case.survivors), case.claim.record
@@ -1006,8 +1022,7 @@ def _attacked_again(case: Case, ids: Sequence[str]) -> Iterator[str]:
             elif outcome.outcome != then.outcome and not case.claim.determinism.exact:
                 case.notes.append(f"{part.name}: {outcome.id} is {outcome.outcome} here, {then.outcome} in the claim")
     if strays > RESTLESS * compared:
-        here, there = machine.versions(), record.run.versions
-        if here.get("torch") == there.get("torch"):
+        if _versions().get("torch") == record.run.versions.get("torch"):
             yield f"{strays} of {compared} attacks by gradient take another course than claimed"
         else:
             case.notes.append(f"{strays} of {compared} attacks by gradient differ: torch is another version here")
@@ -1149,7 +1164,7 @@ def _lowered(case: Case) -> records.Robust | None:
 def key(case: Case) -> Key:
     """What the verdict on a case depends on."""
     from grit import __version__
-    from grit.bench import machine, suites
+    from grit.bench import suites
 
     setting, lexicon, name = case.setting, "", ""
     revision = suite_sha256 = None
@@ -1163,7 +1178,6 @@ def key(case: Case) -> Key:
     except GritError:
         pass  # a bundle that cannot be read, or data that is not here: the report says so
     spotted = setting.level == "spot"
-    here = machine.versions()
     return Key(
         bundle_sha256=records.digest(case.bundle.files.get(submission.SUMS, b"")),
         level=setting.level,
@@ -1172,9 +1186,18 @@ def key(case: Case) -> Key:
         pool_sha256=pool_digest(setting.pool) if setting.pool else None,
         spot=setting.spot if spotted else None,
         nonce=setting.nonce if spotted else None,
+        sandboxed=setting.level == "lint" or setting.respond is sandboxed,
         verifier=__version__,
-        versions={name: here[name] for name in _STANDS_ON if name in here and setting.level != "lint"},
+        versions={} if setting.level == "lint" else dict(_versions()),
     )
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    from grit.bench import machine
+
+    here = machine.versions()
+    return {name: here[name] for name in _STANDS_ON if name in here}
 
 
 _STANDS_ON = ("python", "numpy", "msgspec", "nltk", "onnx", "onnxruntime", "torch")

@@ -222,7 +222,7 @@ class _PieceReader:
         by_piece: dict[int, list[Edit]] = {}
         for edit in script:
             by_piece.setdefault(self._sentence.piece_of(edit.index), []).append(edit)
-        parts = []
+        parts: list[bytes] = []
         place = 0
         for piece, edits in by_piece.items():
             parts += (self._base[place : self._starts[piece]], self._piece(piece, tuple(edits)))

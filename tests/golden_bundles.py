@@ -974,3 +974,68 @@ def _() -> Files:
         tree["record"]["attacks"][0]["lexicon"] = "nonesuch"
 
     return put_together(apart(edited(honest(), change)), recount=False)
+
+
+# --- graphs instead of programs ---------------------------------------------------------------------
+
+
+def graph(change: Callable[[Any], None] = lambda model: None, **files: bytes) -> Files:
+    """The honest row with its program as an ONNX graph: the same logits, and no float weights."""
+    import onnx
+
+    from grit.bench.export import onnx as export
+
+    parts = apart(honest())
+    program: Any = packing.unpack(parts.model["artefact.safetensors"])
+    model = dict(export.files(program))
+    proto = onnx.ModelProto.FromString(model["model.onnx"])
+    change(proto)
+    model["model.onnx"] = proto.SerializeToString(deterministic=True)
+    model |= {name.replace("_", "."): data for name, data in files.items()}
+    lines = [f"{records.digest(data)}  {name}\n" for name, data in sorted(model.items())]
+    sizes = {name.partition(".")[0]: len(data) for name, data in sorted(model.items())}
+    parts.part(
+        "artefact",
+        format="onnx",
+        digest=records.digest("".join(lines).encode()),
+        sizes_bytes=sizes,
+        total_bytes=sum(sizes.values()),
+    )
+    parts.model = model
+    return put_together(parts, recount=False)
+
+
+def _foreign(model: Any) -> None:
+    import onnx
+
+    node = model.graph.node.add()
+    node.CopyFrom(onnx.helper.make_node("RandomUniform", [], ["noise"], shape=[1]))
+
+
+def _reading_files(model: Any) -> None:
+    from onnx import TensorProto
+
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../../etc/passwd"
+
+
+def _of_a_domain(model: Any) -> None:
+    model.graph.node[0].domain = "com.example.evil"
+    model.opset_import.add(domain="com.example.evil", version=1)
+
+
+golden("good, a graph")(graph)
+golden("good, a graph, spot", level="spot")(graph)
+golden("an operator that is not allowed", 6, "artefact", reason="operator")(lambda: graph(_foreign))
+golden("a graph with data elsewhere", 6, "artefact", reason="outside")(lambda: graph(_reading_files))
+golden("a graph with a domain of its own", 6, "artefact", reason="com.example.evil")(lambda: graph(_of_a_domain))
+golden("a graph that is none", 6, "artefact")(lambda: graph(model_onnx=b"\x00\x01\x02"))
+golden("a tokenizer of code", 6, "artefact", reason="tokenizer")(
+    lambda: graph(tokenizer_json=b'{"format": "gritbench.tokenizer", "tokenizer": "import os"}')
+)
+golden("weights beside a graph", 6, "weights", reason="does not belong")(
+    lambda: sealed({**graph(), "model/config.json": b"{}"})
+)

@@ -18,7 +18,6 @@ import pytest
 from grit.bench.executor import run_all
 from grit.bench.progress import silent
 
-
 JOBS = """
 import time
 

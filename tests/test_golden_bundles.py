@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 import pytest
 
-from grit.bench import verify
+from grit.bench import datasets, verify
 
 sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
 
@@ -17,11 +18,16 @@ QUICK = [name for name, case in GOLDEN.items() if case.level in ("lint", "replay
 ATTACKED = [name for name in GOLDEN if name not in QUICK]
 
 
+_loaded = functools.cache(datasets.load)
+
+
 def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> verify.Report:
-    if case.data:
+    if case.data:  # read anew from the folder; otherwise the corpus is read once for all
         for name, content in case.data.items():
             (tmp_path / name).write_text(content())
         monkeypatch.setenv("GRIT_DATA", str(tmp_path))
+    else:
+        monkeypatch.setattr(datasets, "load", _loaded)
     setting = verify.Setting(level=case.level, respond=case.responder(), pool=case.pool(), nonce="of the day")
     return verify.verify(bundle_of(case, tmp_path), setting, without=frozenset({without}))
 

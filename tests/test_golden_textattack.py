@@ -48,9 +48,14 @@ def number(*what: object) -> int:
 
 @cache
 def weights(token: str) -> tuple[int, ...]:
-    """Of a word of the corpus, one a class; another word weighs nothing, so all typos of a word read alike."""
-    known = token in places()
+    """Of a token of the corpus, one a class; another weighs nothing, so most typos of a word read alike."""
+    known = token in corpus_tokens()
     return tuple((number("weight", c, token) % 4096 - 2048) * known for c in range(CLASSES))
+
+
+@cache
+def corpus_tokens() -> frozenset[str]:
+    return frozenset(token for example in datasets.load("pings").test for token in tokenize(example.text))
 
 
 class Whole(CallableVictim):
@@ -112,7 +117,9 @@ class Bent(Whole):
     has_gradients = True
 
     def __init__(self) -> None:
-        super().__init__(lambda texts: [head() @ np.tanh(self.sum(text)) for text in texts], name="bent", classes=CLASSES)
+        super().__init__(
+            lambda texts: [head() @ np.tanh(self.sum(text)) for text in texts], name="bent", classes=CLASSES
+        )
 
     def sum(self, text: str) -> np.ndarray:
         rows = rows_of(text)
@@ -246,7 +253,13 @@ def test_golden(name: str, tagger: None, tmp_path: Path) -> None:
     some = examples(target)
     ended = Ended(attack(name, tmp_path))
     outcomes = attack_all(
-        target, ended, some, seed=11, name="parity", lexicon=Table() if name == "pwws" else None, vocabulary=vocabulary()
+        target,
+        ended,
+        some,
+        seed=11,
+        name="parity",
+        lexicon=Table() if name == "pwws" else None,
+        vocabulary=vocabulary(),
     )
     found = []
     for example, outcome in zip(some, outcomes, strict=True):
@@ -258,7 +271,7 @@ def test_golden(name: str, tagger: None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", VICTIMS)
 def test_golden_files_are_worth_comparing_with(name: str) -> None:
-    """Every outcome stands in them, they hold the corpus as it is, and no sentence of it."""
+    """Every outcome stands in them, and every edit changes a word of the corpus as it is."""
     lines = read(name)
     statuses = [line.status for line in lines]
     assert {"broken", "survived", "skipped"} == set(statuses) and len(lines) == TEXTS
@@ -268,7 +281,6 @@ def test_golden_files_are_worth_comparing_with(name: str) -> None:
         sentence = Text(texts[line.id], Threat(spaces=("any",)))
         assert all(sentence.words[index] != word for index, word in line.edits)
         assert line.edits or line.status != "broken"
-    assert "text" not in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").split('"')
 
 
 def test_golden_words_do_not_tie() -> None:

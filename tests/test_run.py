@@ -157,7 +157,8 @@ def test_any_callable_is_a_victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "shouting.py").write_text(
         "import numpy as np\n"
         "def logits(texts):\n"
-        "    loud = np.array([sum(w.lower() in ('now', 'stuck', 'help', 'minutes') for w in t.split()) for t in texts])\n"
+        "    urgent = {'now', 'stuck', 'help', 'minutes'}\n"
+        "    loud = np.array([sum(w.lower() in urgent for w in t.split()) for t in texts])\n"
         "    return np.stack([np.full(len(texts), 0.5), loud], axis=1)\n"
     )
     monkeypatch.chdir(tmp_path)

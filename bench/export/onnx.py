@@ -14,7 +14,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx
@@ -225,9 +225,7 @@ class OnnxArtefact:
         self.classes: int = about["classes"]
         self.max_tokens: int = about["max_tokens"]
         self.exact: bool = about["exact"]
-        self.sizes_bytes: Mapping[str, int] = {
-            name.partition(".")[0]: len(data) for name, data in sorted(contents.items())
-        }
+        self.sizes_bytes: Mapping[str, int] = _sizes_bytes(contents)
         self.digest = _digest(contents)
         self._words = _reader(about, contents.get("vocabulary.txt"), model)
         self.separable = self._words.separable
@@ -274,6 +272,27 @@ class OnnxArtefact:
                 f"model.onnx gives logits {logits.shape}, not {(len(rows), self.classes)}: export it again"
             )
         return logits
+
+
+class Described(NamedTuple):
+    """What the files of an ONNX folder say, without running them."""
+
+    digest: str
+    sizes_bytes: Mapping[str, int]
+    exact: bool
+    operators: frozenset[str]
+
+
+def describe(contents: Mapping[str, bytes]) -> Described:
+    """Reads and checks a folder's files and makes no session: nothing of them is run. Raises MalformedInput."""
+    graph = contents.get("model.onnx")
+    if graph is None:
+        raise MalformedInput("the folder holds no model.onnx: export the model again")
+    about = _description(contents.get("tokenizer.json"))
+    _reader(about, contents.get("vocabulary.txt"), None)
+    _check(graph, about["input"])
+    used = {node.op_type for each in _graphs(ModelProto.FromString(graph).graph) for node in each.node}
+    return Described(_digest(contents), _sizes_bytes(contents), about["exact"], frozenset(used))
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -404,6 +423,10 @@ def _session(data: bytes, threads: int) -> Session:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise MalformedInput(f"onnxruntime refuses model.onnx: {_first_line(error)}; export it again") from error
+
+
+def _sizes_bytes(contents: Mapping[str, bytes]) -> dict[str, int]:
+    return {name.partition(".")[0]: len(data) for name, data in sorted(contents.items())}
 
 
 def _digest(contents: Mapping[str, bytes]) -> str:

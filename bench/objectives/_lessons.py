@@ -168,7 +168,7 @@ class Lessons:
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._cache, suffix=".part", delete=False) as part:
-                np.savez(part, **made)
+                np.savez(part, **made)  # type: ignore[arg-type]  # its other argument is a bool
             os.replace(part.name, file)
         except OSError as error:
             raise StorageError(f"cannot keep the teacher's answers in {self._cache}: {error.strerror}") from error

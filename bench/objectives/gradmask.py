@@ -67,7 +67,7 @@ class Gradmask:
         return loss
 
     def _target(self, step: Step, rows: np.ndarray, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        if not step.student.separable:  # its rows are no words that a teacher could read one by one
+        if not self.top or not step.student.separable:  # its rows are no words that a teacher could read one by one
             return step.lessons.logits(step.index)
         (gradient,) = torch.autograd.grad(margin(logits, step.labels).sum(), features, retain_graph=True)
         depths = step.random.sample(range(1, self.top + 1), min(self.samples, self.top))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Result:
 class Side:
     results: tuple[Result, ...]
     seconds: float
-    model_seconds: float  # of those, inside the victim's answers: reading a text and computing on it
+    model_seconds: float  # of those, inside the victim: cutting a text into tokens, and computing on them
 
     @property
     def queries(self) -> int:
@@ -53,7 +54,7 @@ class Side:
 
     @property
     def overhead_us(self) -> float:
-        """Microseconds a query outside the victim's answers."""
+        """Microseconds a query outside the victim."""
         return 1e6 * (self.seconds - self.model_seconds) / max(self.queries, 1)
 
 
@@ -99,7 +100,7 @@ class Recorded:
 
 
 class Timed:
-    """A victim that says how long it took to answer."""
+    """A victim that says how long it took to read texts and to answer, which is what a model wrapper does too."""
 
     def __init__(self, victim: Respondent) -> None:
         self._victim = victim
@@ -108,7 +109,10 @@ class Timed:
         self.has_gradients = victim.has_gradients
 
     def open(self, sentence: Any) -> Any:
-        return self._victim.open(sentence)
+        subject = self._clocked(self._victim.open, sentence)
+        reader = subject._reader
+        subject._reader = SimpleNamespace(read=lambda scripts: self._clocked(reader.read, scripts))
+        return subject
 
     def answer(self, asked: Any) -> Any:
         return self._clocked(self._victim.answer, asked)
@@ -206,12 +210,14 @@ def deepwordbug(wrapper: Any) -> Any:
 def pwws(wrapper: Any, lexicon: Lexicon | None = None) -> Any:
     """TextAttack's PWWS over its own reading of WordNet, or over the words of a lexicon."""
     from textattack.attack_recipes import PWWSRen2019
+    from textattack.shared import utils
     from textattack.transformations import WordSwap
 
     class Table(WordSwap):
         def _get_replacement_words(self, word: str) -> list[str]:
             assert lexicon is not None
-            return list(lexicon.synonyms(word))
+            # What its WordNet swap leaves out too: phrases, and whatever does not read as one word.
+            return [other for other in lexicon.synonyms(word) if "_" not in other and utils.is_one_word(other)]
 
     recipe = PWWSRen2019.build(wrapper)
     if lexicon is not None:

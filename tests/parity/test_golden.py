@@ -52,7 +52,9 @@ def bent_model(golden: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["pwws", "deepwordbug", "hotflip"])
-def test_golden(name: str, harness: Any, golden: Any, note: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_golden(
+    name: str, harness: Any, golden: Any, note: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import nltk
 
     from grit.attacks import _textattack

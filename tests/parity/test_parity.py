@@ -1,4 +1,4 @@
-"""Example by example: status, final text and number of queries of our ``.textattack`` tiers against TextAttack's own."""
+"""Example by example: status, final text and queries of our ``.textattack`` tiers against TextAttack's own."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def victims(harness: Any, sets: Any, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> lexicons.Lexicon:
     """An injected lexicon: other words of the embedded thesaurus, some in capitals, some that no attack may write."""
-    source = lexicons.load("thesaurus")
+    source: Any = lexicons.load("thesaurus")
     entries: dict[str, list[str]] = {}
-    for head in lexicons._thesaurus().entries:
+    for head in source.entries:
         names = source.synonyms(head)
         entries[head] = [*names, *(name.capitalize() for name in names[:1]), f"{head}_too", f"U.S. {head}", "Dr."]
     path = tmp_path_factory.mktemp("lexicon") / "table.json"
@@ -54,7 +54,9 @@ def sample(dataset: Any, n: int) -> tuple[Example, ...]:
 @pytest.mark.parametrize("lexicon", ["wordnet3.0", "table"])
 @pytest.mark.parametrize("model", ["lstm", "hashed"])
 @pytest.mark.parametrize("name", PWWS)
-def test_pwws(name: str, model: str, lexicon: str, harness: Any, victims: Any, sets: Any, table: Any, note: Any) -> None:
+def test_pwws(
+    name: str, model: str, lexicon: str, harness: Any, victims: Any, sets: Any, table: Any, note: Any
+) -> None:
     words = table if lexicon == "table" else lexicons.load("wordnet3.0")
     victim = victims(model, name)
     recipe = harness.pwws(bridge.to_textattack(victim), words if lexicon == "table" else None)
@@ -116,7 +118,9 @@ def test_odd_texts(attack: str, harness: Any, golden: Any, table: Any, note: Any
     """Signs in and around words, repetitions that tie, one word, no word; gold is whatever the victim says."""
     victim = golden.victim()
     labels = victim.logits(list(ODD)).argmax(axis=1).tolist()
-    examples = [Example(f"{place:016d}", text, label) for place, (text, label) in enumerate(zip(ODD, labels, strict=True))]
+    examples = [
+        Example(f"{place:016d}", text, label) for place, (text, label) in enumerate(zip(ODD, labels, strict=True))
+    ]
     wrapper = bridge.to_textattack(victim)
     recipe = harness.pwws(wrapper, table) if attack == "pwws" else harness.deepwordbug(wrapper)
     lexicon = table if attack == "pwws" else None

@@ -136,7 +136,7 @@ def _tables() -> str:
 
 def _mean(stride: int, features: int) -> Section:
     memory = [f"int32_t sum[{features}];", f"grit_byte x[{stride}];"]
-    return Section("body", [], memory, "mean")
+    return Section("body", [chapter("mean")], memory, "mean")
 
 
 def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
@@ -163,11 +163,19 @@ def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
             named[name] = _entry(f"{name.lower()}{k}", packed, f"grit_{name.lower()}{k}_bias")
             groups.append(packed.groups)
         edge = fixed.OCTAVES << fixed.ATTENTION_BITS
-        numbers = [len(kernel.value.bias), kernel.value.shift, kernel.attention.shift]
+        numbers = [len(kernel.value.bias), kernel.width, kernel.value.shift, kernel.attention.shift]
         numbers += [0 if kernel.value.relu else -127, 0 if kernel.attention.relu else -edge]
         entries.append("    {" + ", ".join([named["VALUE"], named["ATTENTION"], *map(str, numbers)]) + "},")
     text = [
-        define(STRIDE=stride, KERNELS=len(body.kernels), BEYOND=beyond, POWER_BITS=fixed.power_bits(max_tokens)),
+        define(
+            STRIDE=stride,
+            KERNELS=len(body.kernels),
+            WIDEST=widest,
+            BEYOND=beyond,
+            POWER_BITS=fixed.power_bits(max_tokens),
+            MOST_ROWS=max(sums),
+            MOST_GROUPS=max(groups),
+        ),
         _layout.array("uint32_t", "grit_power", fixed.powers(fixed.power_bits(max_tokens))),
         *arrays,
         chapter("scalar"),
@@ -185,7 +193,7 @@ def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
         f"int16_t index[{outputs}];",
         *_inputs(stride, max(groups)),
     ]
-    return Section("body", text, memory, "pool_run")
+    return Section("body", text, memory, "pool")
 
 
 def _spread(product: Product, width: int, stride: int) -> Product:
@@ -203,7 +211,7 @@ def _packed(product: Product, order: np.ndarray) -> Packed:
 
 
 def _matrix(name: str, packed: Packed) -> str:
-    return _layout.array("grit_byte", f"grit_{name}_weight", packed.weight) + _layout.array(
+    return _layout.array("int8_t", f"grit_{name}_weight", packed.weight) + _layout.array(
         "int16_t", f"grit_{name}_multiplier", packed.multiplier
     )
 

@@ -43,7 +43,7 @@ static void grit_advance(const grit_node *const *from, grit_node *const *to, con
         const grit_layer layer = {grit_state_weight, grit_state_multiplier, NULL, GRIT_PADDED, GRIT_STATE_GROUPS};
         const uint32_t units[2] = {unit, unit};
         uint32_t step;
-        const grit_byte *w = grit_panel(&layer, unit, &step);
+        const int8_t *w = grit_panel(&layer, unit, &step);
         __m256i p[4];
         grit_dot(1, 4, w, step, h, GRIT_STATE_GROUPS, p);
         GRIT_UNROLLED

@@ -53,7 +53,7 @@ class CompiledArtefact:
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; what lies beyond max_tokens is not read."""
-        if isinstance(self._words, words.Codes) and len(fresh := self._words.fresh()):
+        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
             self._table.add(fresh)
         tokens = np.ascontiguousarray(rows[:, : self.max_tokens], np.int32)
         sizes = np.ascontiguousarray(np.minimum(lengths, self.max_tokens), np.int32)

@@ -63,15 +63,17 @@ def zig() -> Compiler:
 
 @lru_cache(maxsize=1)
 def host() -> Compiler:
-    """A compiler for this machine: $CC, gcc, clang, cc, or zig; CouldNotMeasure where there is none."""
-    for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
-        path = shutil.which(name) if name else None
+    """A compiler for this machine: $CC, clang, zig, gcc or cc; CouldNotMeasure where there is none.
+
+    In this order, since gcc 12 keeps arrays of vectors in memory that clang keeps in registers: a fifth of the speed.
+    """
+    for name in (os.environ.get("CC", ""), "clang", "zig", "gcc", "cc"):
+        if name == "zig" and importlib.util.find_spec("ziglang"):
+            return zig()
+        path = shutil.which(name) if name and name != "zig" else None
         if path:
             return Compiler((path,), _run([path, "--version"]).stdout.partition("\n")[0])
-    try:
-        return zig()
-    except CouldNotMeasure:
-        raise CouldNotMeasure(f"no C compiler: {HOST_REMEDY}") from None
+    raise CouldNotMeasure(f"no C compiler: {HOST_REMEDY}")
 
 
 def cached(compiler: Compiler, files: Mapping[str, str], arguments: Sequence[str], output: str) -> Path:

@@ -54,8 +54,8 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
     parts = [f'#include "{name}.h"\n', chapter("includes"), chapter("text")]
     for section in sections:
         parts += section.text
-    parts += [chapter(section.run) for section in sections if section.run]
-    parts.append(chapter("whole"))
+    parts += [chapter(f"run_{section.run}") for section in sections if section.run]
+    parts.append(chapter("run_text"))
     origin = f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
     banner = f"/* {origin}\n * SPDX-License-Identifier: Apache-2.0 (code); weights: {licence}\n */\n"
     files = {

@@ -140,7 +140,7 @@ static void grit_step(const int32_t *drive, const grit_byte *u, uint32_t *pairs,
     const int32_t start = grit_spread(u, GRIT_STATE_GROUPS, pairs);
     for (unit = 0; unit < GRIT_UNITS; unit += 4) {
         uint32_t step, k;
-        const grit_byte *w = grit_panel(&grit_state, unit, &step);
+        const int8_t *w = grit_panel(&grit_state, unit, &step);
         int32_t p[4];
         grit_four(w, 8, step, pairs, GRIT_STATE_GROUPS, start, p);
         for (k = 0; k < 4; k++)
@@ -150,7 +150,7 @@ static void grit_step(const int32_t *drive, const grit_byte *u, uint32_t *pairs,
     (void)pairs;
     for (unit = 0; unit < GRIT_UNITS; unit++) {
         uint32_t step, g;
-        const grit_byte *w = grit_panel(&grit_state, unit, &step);
+        const int8_t *w = grit_panel(&grit_state, unit, &step);
         int32_t sum = 0;
         for (g = 0; g < GRIT_STATE_GROUPS; g++, w += step)
             sum += w[0] * u[4 * g] + w[1] * u[4 * g + 1] + w[2] * u[4 * g + 2] + w[3] * u[4 * g + 3];

@@ -31,7 +31,7 @@ typedef int32_t grit_cell; /* the cell of an LSTM, 16 bits of it */
 typedef int16_t grit_cell;
 #endif
 #if defined(GRIT_AVX2) && !defined(GRIT_VNNI)
-typedef int16_t grit_byte; /* weights and what they are multiplied with, 8 bits of it */
+typedef int16_t grit_byte; /* what weights are multiplied with, 8 bits of it */
 #else
 typedef int8_t grit_byte;
 #endif

@@ -132,7 +132,7 @@ static void grit_step(const int32_t *drive, const grit_byte *h, uint32_t *pairs,
     const int32_t start = grit_spread(h, GRIT_STATE_GROUPS, pairs);
     for (unit = 0; unit < GRIT_UNITS; unit += 2) {
         const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
-        const grit_byte *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4;
+        const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4;
         const int16_t *m = grit_state_multiplier + row;
         int32_t sums[8]; /* in, in, forget, forget, cell, cell, out, out */
         grit_four(w, 32, 128, pairs, GRIT_STATE_GROUPS, start, sums);
@@ -150,7 +150,7 @@ static void grit_step(const int32_t *drive, const grit_byte *h, uint32_t *pairs,
         const uint32_t row = (unit & ~7u) * 4 + (unit & 7);
         int32_t p[4];
         for (k = 0; k < 4; k++) {
-            const grit_byte *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4 + 32 * k;
+            const int8_t *w = grit_state_weight + (unit & ~7u) * GRIT_STATE_GROUPS * 16 + (unit & 7) * 4 + 32 * k;
             const grit_byte *x = h;
             int32_t sum = 0;
             for (; x < h + 4 * GRIT_STATE_GROUPS; x += 4, w += 128)

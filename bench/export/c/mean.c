@@ -1,18 +1,6 @@
-/* ---- rows of tokens -> their mean, in Q7 -> logits --------------------------------------------------------- */
+/* ---- the mean of a feature, in Q7; ``sum`` is of all x + 128 ---------------------------------------------------- */
 
-void model_run(const model_token *tokens, uint32_t n, model_logit *logits, model_scratch *scratch)
+static inline int16_t grit_mean(int32_t sum, uint32_t n)
 {
-    uint32_t t, k;
-    if (n > MODEL_MAX_TOKENS)
-        n = MODEL_MAX_TOKENS;
-    for (k = 0; k < GRIT_STATE; k++)
-        scratch->sum[k] = 128 * (int32_t)n;
-    for (t = 0; t < n; t++) {
-        grit_features(tokens[t], scratch->x);
-        for (k = 0; k < GRIT_STATE; k++)
-            scratch->sum[k] += scratch->x[k];
-    }
-    for (k = 0; k < GRIT_STATE; k++)
-        scratch->state[k] = (int16_t)((int32_t)((((uint32_t)scratch->sum[k] << 7) + n / 2) / n) - 16384);
-    grit_head(scratch->state, logits);
+    return (int16_t)((int32_t)((((uint32_t)sum << 7) + n / 2) / n) - 16384);
 }

@@ -5,14 +5,14 @@
  */
 
 typedef struct {
-    const grit_byte *weight;
+    const int8_t *weight;
     const int16_t *multiplier; /* [rows] */
     const int32_t *bias;       /* [rows] */
     uint32_t rows, groups;     /* a multiple of 8; inputs / 4 */
 } grit_layer;
 
-/* Where the panel that begins at ``row`` begins, and how far its groups lie apart. */
-static const grit_byte *grit_panel(const grit_layer *layer, uint32_t row, uint32_t *step)
+/* Where the panel that begins at ``row`` begins, and how far its groups lie apart in bytes. */
+static const int8_t *grit_panel(const grit_layer *layer, uint32_t row, uint32_t *step)
 {
     uint32_t chunk = row & ~31u, rows = layer->rows - chunk < 32 ? layer->rows - chunk : 32;
     *step = 4 * rows;
@@ -297,7 +297,7 @@ static inline void grit_store_inputs(__m256i both, grit_byte *a, grit_byte *b)
 /* The 8 rows of ``panels`` panels side by side, times ``texts`` inputs (constants; their product is at most 4):
  * sums[panel * texts + text].
  */
-GRIT_INLINE void grit_dot(int panels, int texts, const grit_byte *w, uint32_t step, const grit_byte *const *x, uint32_t groups,
+GRIT_INLINE void grit_dot(int panels, int texts, const int8_t *w, uint32_t step, const grit_byte *const *x, uint32_t groups,
                           __m256i *sums)
 {
     int p, t;
@@ -330,7 +330,7 @@ GRIT_INLINE void grit_dot(int panels, int texts, const grit_byte *w, uint32_t st
     for (g = 0; g < groups; g++, w += step)
         GRIT_UNROLLED
         for (p = 0; p < 2 * panels; p++) {
-            const __m256i weights = _mm256_loadu_si256((const __m256i *)(w + 16 * p));
+            const __m256i weights = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + 16 * p)));
             GRIT_UNROLLED
             for (t = 0; t < texts; t++) {
                 const __m256i four = _mm256_set1_epi64x(*(const grit_long *)(x[t] + 4 * g));
@@ -355,7 +355,7 @@ static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t s
     for (t = 0; t < GRIT_TOKENS; t++)
         each[t] = x + t * stride;
     for (row = 0; row < layer->rows; row += 8) {
-        const grit_byte *w = grit_panel(layer, row, &step);
+        const int8_t *w = grit_panel(layer, row, &step);
         const __m256i m = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(layer->multiplier + row)));
         const __m256i b = _mm256_loadu_si256((const __m256i *)(layer->bias + row));
         __m256i sums[GRIT_TOKENS];
@@ -375,7 +375,7 @@ static void grit_product(const grit_layer *layer, const grit_byte *x, uint32_t s
     for (row = 0; row < layer->rows; row += 8)
         GRIT_UNROLLED
         for (t = 0; t < GRIT_TOKENS; t++) {
-            const grit_byte *w = grit_panel(layer, row, &step);
+            const int8_t *w = grit_panel(layer, row, &step);
             const grit_byte *x_ = x + t * stride;
             int32_t sums[8] = {0};
             for (g = 0; g < layer->groups; g++, w += step, x_ += 4)
