@@ -479,7 +479,7 @@ def verify_(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Replay BUNDLE (a folder or its archive), and attack a sample of what survived (spot) or everything (full) again."""
+    """Replay BUNDLE (a folder or its archive); attack a sample of what survived (spot) or everything (full) again."""
     from grit.bench import challenge, verify
 
     setting = verify.Setting(

@@ -50,6 +50,13 @@ CORES = {
         Core("cortex-m0", "thumb-freestanding-eabi", "cortex_m0", "M0", ()),
         Core("cortex-m4", "thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp", "M4", ("dsp", "fpv4-sp")),
         # Cortex-M7 TRM: 4 ways, 32-byte lines; the size is the maker's choice, 16 KB the usual one
-        Core("cortex-m7", "thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16sp", "M7", ("dsp", "fpv5-sp"), Cache(16 << 10, 4, 32)),
+        Core(
+            "cortex-m7",
+            "thumb-freestanding-eabihf",
+            "cortex_m7+fp_armv8d16sp",
+            "M7",
+            ("dsp", "fpv5-sp"),
+            Cache(16 << 10, 4, 32),
+        ),
     )
 }

@@ -1,7 +1,7 @@
 """Runs one compiled program on an emulated core and counts: the far side of :mod:`grit.bench.targets.emu`.
 
-A program of its own (``python -m grit.bench.targets._unicorn``), since the emulator's licence is the GPL: a job comes as
-JSON on standard input and the counts leave as JSON on standard output. It knows nothing of models: it loads an ELF file,
+A program of its own (``python -m grit.bench.targets._unicorn``), since the emulator's licence is the GPL: a job comes
+as JSON on standard input and the counts leave as JSON on standard output. It knows no model: it loads an ELF file,
 calls its three functions on each text, and reads their answers back.
 
 Counting: every block of straight code announces itself before it runs, and holds one instruction every four bytes on
@@ -69,7 +69,11 @@ class Program:
                 self._core.mem_write(segment["p_vaddr"], segment.data())
             table = file.get_section_by_name(".symtab")
             self.symbols = {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
-            kept = [s for s in file.iter_sections() if s["sh_flags"] & SH_ALLOC and s.name not in (".eh_frame", ".eh_frame_hdr")]
+            kept = [
+                s
+                for s in file.iter_sections()
+                if s["sh_flags"] & SH_ALLOC and s.name not in (".eh_frame", ".eh_frame_hdr")
+            ]
             self.bytes = {
                 "code": sum(s["sh_size"] for s in kept if s.name.startswith(".text")),
                 "flash": sum(s["sh_size"] for s in kept if s["sh_type"] != "SHT_NOBITS"),
@@ -157,7 +161,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     For each text its raw logits (hexadecimal), and instructions of the whole and of the network alone; then memory.
     """
     program = Program(Path(job["elf"]), job["wide"], job["model"])
-    scratch_bytes, token_bytes, logit_bytes = (program.word(f"grit_{name}_bytes") for name in ("scratch", "token", "logits"))
+    scratch_bytes, token_bytes, logit_bytes = (
+        program.word(f"grit_{name}_bytes") for name in ("scratch", "token", "logits")
+    )
     texts = [bytes.fromhex(text) for text in job["texts"]]
     # in RAM: text, tokens, logits, scratch; the stack comes down from the top
     text, tokens = RAM, RAM + TEXT_BYTES

@@ -1,7 +1,8 @@
 """An emulated ARM core: exact instruction counts, simulated cache misses and memory of the compiled program.
 
 ``emu://cortex-m4`` needs nothing but wheels (the extra ``arm``): a cross compiler and an emulator. What is counted is
-exact, the same to the digit in every process and on every machine that has the same compiler; it is no time, and none is
+exact, the same to the digit in every process and on every machine that has the same compiler;
+it is no time, and none is
 given: how fast an emulator runs says nothing about the core.
 """
 
@@ -134,7 +135,9 @@ def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> d
     }
     command = [sys.executable, "-m", "grit.bench.targets._unicorn"]
     try:
-        done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        done = subprocess.run(
+            command, input=json.dumps(job), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         raise CouldNotMeasure(f"the emulation did not end within {LIMIT_S:g} s: pass fewer texts") from None
     if done.returncode:
@@ -145,14 +148,15 @@ def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> d
 
 
 def compare(artefact: Artefact, texts: Sequence[str], raw: Sequence[bytes]) -> dict[str, Any]:
-    """``output_error`` and ``compared_texts`` of the logits that a program wrote; CouldNotMeasure beyond the tolerance."""
+    """``output_error`` and ``compared_texts`` of a program's logits; CouldNotMeasure beyond the tolerance."""
     reference = words.answer(artefact, texts)
-    logits = np.array([emitter.logits(artefact.program, one) for one in raw])
+    program = artefact.program  # type: ignore[attr-defined]  # probe refuses artefacts without one
+    logits = np.array([emitter.logits(program, one) for one in raw])
     error = float(np.abs(logits - reference).max())
     allowed = 0.0 if artefact.exact else emitter.FLOAT_TOLERANCE * max(float(np.abs(reference).max()), 1.0)
     if not error <= allowed:  # NaN too
         raise CouldNotMeasure(
-            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: a number would be of another "
+            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: a number would be another "
             "program; report this with the compiler's version"
         )
     return {"output_error": error, "output_allowed": allowed, "compared_texts": len(texts)}

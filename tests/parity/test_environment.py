@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parity
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_the_pinned_versions_are_installed(textattack: Any) -> None:
+def test_the_pinned_versions_are_installed(harness: Any) -> None:
     assert importlib.metadata.version("textattack") == "0.3.11"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (torch,) = [each for each in project["dependencies"] if each.startswith("torch")]
@@ -23,7 +23,7 @@ def test_the_pinned_versions_are_installed(textattack: Any) -> None:
     assert re.match(r"4\.", importlib.metadata.version("transformers"))
 
 
-def test_a_recipe_attacks_a_toy(textattack: Any) -> None:
+def test_a_recipe_attacks_a_toy(harness: Any) -> None:
     """DeepWordBug on a victim that looks for one word: the word is misspelt, in a handful of queries."""
     from textattack.attack_recipes import DeepWordBugGao2018
     from textattack.models.wrappers import ModelWrapper

@@ -152,7 +152,13 @@ def _pool(body: FixedPool, stride: int, max_tokens: int) -> Section:
         groups.append(packed.groups)
         sums.append(packed.rows)
         low = 0 if layer.relu else -127
-        shape = {"S": len(layer.bias), "S_STRIDE": strides[name], "S_ROWS": packed.rows, "_SHIFT": layer.shift, "_LOW": low}
+        shape = {
+            "S": len(layer.bias),
+            "S_STRIDE": strides[name],
+            "S_ROWS": packed.rows,
+            "_SHIFT": layer.shift,
+            "_LOW": low,
+        }
         arrays.append(define(**{name + key: value for key, value in shape.items()}))
     entries = []
     for k, kernel in enumerate(body.kernels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Packed:
 
 
 def pack(weight: np.ndarray, multiplier: np.ndarray, order: Sequence[int] | np.ndarray) -> Packed:
-    """weight int8 [out in]; ``order`` names the row that stands at each place, -1 for none; its length is a multiple of 8."""
+    """weight int8 [out in]; ``order`` names the row at each place, -1 for none; its length is a multiple of 8."""
     order = np.asarray(order)
     rows, groups = len(order), padded(weight.shape[1], GROUP) // GROUP
     there = order >= 0
@@ -55,6 +56,13 @@ def pack(weight: np.ndarray, multiplier: np.ndarray, order: Sequence[int] | np.n
         rows,
         groups,
     )
+
+
+def columns(weight: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """weight float32 [out in] as float_product.c reads it: [chunk][input][rows of the chunk], flat."""
+    full = np.zeros((len(order), weight.shape[1]), np.float32)
+    full[order >= 0] = weight[order[order >= 0]]
+    return np.concatenate([full[start : start + CHUNK].T.ravel() for start in range(0, len(order), CHUNK)])
 
 
 def place(values: np.ndarray, order: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -124,9 +132,9 @@ def _more(count: int) -> bytes:
 # --- text -------------------------------------------------------------------------------------------
 
 
-def array(kind: str, name: str, values: Sequence[int] | np.ndarray | bytes) -> str:
+def array(kind: str, name: str, values: Sequence[float] | np.ndarray | bytes) -> str:
     """``static const kind name[n] = {...};``, aligned so that whole words and vectors may be read."""
-    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    listed = _shortest(values) if isinstance(values, np.ndarray) else list(values)
     return f"static const {kind} {name}[{len(listed)}] GRIT_ALIGNED = {{\n{_lines(listed)}\n}};\n"
 
 
@@ -140,8 +148,15 @@ def variants(kind: str, name: str, by_kernel: Sequence[tuple[str, np.ndarray]]) 
     return f"static const {kind} {name}[{size}] GRIT_ALIGNED = {{\n" + "\n".join(lines) + "\n#endif\n};\n"
 
 
-def _lines(numbers: list[int] | list[float]) -> str:
-    words = [str(number) for number in numbers]
+def _shortest(values: np.ndarray) -> list[Any]:
+    """Python numbers; a float32 as the shortest decimal that reads back as it."""
+    if values.dtype == np.float32:
+        return [float(str(value)) for value in values]
+    return values.tolist()
+
+
+def _lines(numbers: Sequence[float]) -> str:
+    words = [f"{number!r}f" if isinstance(number, float) else str(number) for number in numbers]
     each = max(1, LINE // (max(map(len, words), default=1) + 2))
     return ",\n".join(", ".join(words[start : start + each]) for start in range(0, len(words), each))
 
@@ -150,10 +165,12 @@ def _lines(numbers: list[int] | list[float]) -> str:
 class Section:
     """What one part of a program adds to the source: text in its order, and members of the scratch memory."""
 
-    part: str  # embedding, vocabulary, body or head, as in the sizes of an artefact
+    part: str  # words, body or head
     text: Sequence[str]
     scratch: Sequence[str] = ()
-    run: str = ""  # of a body: the chapter that takes a text through it; of the same name behind "batch_" the one for many
+    run: str = (
+        ""  # of a body: the chapter that takes a text through it; of the same name behind "batch_" the one for many
+    )
 
 
 def chapter(name: str) -> str:

@@ -52,7 +52,7 @@ class CompiledArtefact:
         return self._words.token(row)
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; what lies beyond max_tokens is not read."""
+        """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; beyond max_tokens nothing is read."""
         if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
             self._table.add(fresh)
         tokens = np.ascontiguousarray(rows[:, : self.max_tokens], np.int32)

@@ -38,7 +38,9 @@ class Compiler:
         done = _run([*self.command, *arguments], folder)
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-            raise CouldNotMeasure(f"{self.version} could not compile: {said}; report this, with your compiler's version")
+            raise CouldNotMeasure(
+                f"{self.version} could not compile: {said}; report this, with your compiler's version"
+            )
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

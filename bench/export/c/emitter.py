@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from grit import __version__
-from grit.bench.export.c import _fixed, _layout
+from grit.bench.export import floating
+from grit.bench.export.c import _fixed, _float, _layout
 from grit.bench.export.c._layout import Section, chapter, define
 from grit.bench.export.fixed import FixedProgram
-from grit.bench.types import Rows, Ternary, UsageError
-
+from grit.bench.types import Program, Ternary, UsageError
 
 FLOAT_TOLERANCE = 1e-4  # of the logits of an fp32 program, relative to the largest
 
@@ -38,7 +38,9 @@ class Emission:
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2.0", digest: str = "") -> Emission:
+def emit(
+    program: Program | FixedProgram, name: str = "model", *, licence: str = "Apache-2.0", digest: str = ""
+) -> Emission:
     """``NAME.h``, ``NAME.c`` and an example, ``main.c``; ``name`` begins all that they export.
 
     licence: an SPDX identifier for the weights; the code itself is Apache-2.0. digest: sha256 of the artefact, for
@@ -46,17 +48,21 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(f"C name {name!r}: expected a lower-case letter, then letters, digits and underscores")
-    program.check()
     words, rows = _words(program)
-    sections = [words, *_fixed.sections(program)]
-    order = ("vocabulary", "head", "body")
-    assert tuple(section.part for section in sections) == order
+    if isinstance(program, FixedProgram):
+        program.check()
+        sections, style = [words, *_fixed.sections(program)], ""
+    else:
+        floating.check(program)
+        sections, style = [words, *_float.sections(program)], "float_"
     parts = [f'#include "{name}.h"\n', chapter("includes"), chapter("text")]
     for section in sections:
         parts += section.text
-    parts += [chapter(f"run_{section.run}") for section in sections if section.run]
+    parts += [chapter(f"{style}run_{section.run}") for section in sections if section.run]
     parts.append(chapter("run_text"))
-    origin = f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
+    origin = (
+        f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
+    )
     banner = f"/* {origin}\n * SPDX-License-Identifier: Apache-2.0 (code); weights: {licence}\n */\n"
     files = {
         f"{name}.h": banner + _header(program, sections),
@@ -67,7 +73,7 @@ def emit(program: FixedProgram, name: str = "model", *, licence: str = "Apache-2
 
 
 def emit_batch(program: FixedProgram) -> str:
-    """One source file with ``grit_batch`` and ``grit_batch_bytes`` (batch.c): rows of tokens in, logits out, many texts."""
+    """One source file with ``grit_batch`` and ``grit_batch_bytes`` (batch.c): rows of tokens to logits, many texts."""
     program.check()
     layer = program.words
     features = layer.width if isinstance(layer, Ternary) else layer.table.shape[1]
@@ -85,8 +91,10 @@ def emit_batch(program: FixedProgram) -> str:
     return "\n".join([*parts, chapter("batch"), chapter(f"batch_{run}")])
 
 
-def logits(program: FixedProgram, raw: bytes) -> np.ndarray:
+def logits(program: Program | FixedProgram, raw: bytes) -> np.ndarray:
     """float64 [classes] from the bytes of a ``model_logit`` array of a little-endian machine."""
+    if isinstance(program, Program):
+        return np.frombuffer(raw, "<f4").astype(np.float64)
     return np.frombuffer(raw, "<i4") * 2.0**-program.logit_bits
 
 
@@ -97,11 +105,14 @@ def _renamed(text: str, name: str) -> str:
 # --- words ------------------------------------------------------------------------------------------
 
 
-def _words(program: FixedProgram) -> tuple[Section, np.ndarray | None]:
-    layer = program.words
+def _words(program: Program | FixedProgram) -> tuple[Section, np.ndarray | None]:
+    """Text -> tokens -> features, and where the rows went."""
+    layer, floats = program.words, isinstance(program, Program)
+    style = "float_" if floats else ""
     if isinstance(layer, Ternary):
-        text = [define(WIDTH=layer.width), chapter("hash"), chapter("ternary")]
-        return Section("vocabulary", text), None
+        digit = f"typedef {'float' if floats else 'grit_byte'} grit_digit;\n"
+        text = [define(WIDTH=layer.width), digit, chapter("hash"), chapter("ternary")]
+        return Section("words", [*text, chapter(f"{style}features_ternary")]), None
     count, features = layer.table.shape
     sizes = define(TABLE_ROWS=count, FEATURES=features)
     if layer.ngrams:
@@ -119,10 +130,11 @@ def _words(program: FixedProgram) -> tuple[Section, np.ndarray | None]:
         ]
     table = np.empty_like(layer.table)
     table[rows] = layer.table
-    return Section("vocabulary", [sizes, *reading, _layout.array("int8_t", "grit_table", table.ravel()), chapter("rows")]), rows
+    numbers = _layout.array("float" if floats else "int8_t", "grit_table", table.ravel())
+    return Section("words", [sizes, *reading, numbers, chapter(f"{style}features_rows")]), rows
 
 
-def _token(program: FixedProgram) -> str:
+def _token(program: Program | FixedProgram) -> str:
     if isinstance(program.words, Ternary):
         return "typedef struct {\n    uint64_t low, high;\n} model_token; /* the hash of a word */"
     wide = len(program.words.table) > 1 << 16
@@ -132,9 +144,12 @@ def _token(program: FixedProgram) -> str:
 # --- the header -------------------------------------------------------------------------------------
 
 
-def _header(program: FixedProgram, sections: Sequence[Section]) -> str:
+def _header(program: Program | FixedProgram, sections: Sequence[Section]) -> str:
+    if isinstance(program, Program):
+        unit, logit = "1.0", "float"
+    else:
+        unit, logit = f"{2.0**-program.logit_bits:.17g}", "int32_t"
     members = ["model_token tokens[MODEL_MAX_TOKENS];", *(line for section in sections for line in section.scratch)]
-    size = f"{2.0**-program.logit_bits:.17g}"
     return f"""
 #ifndef MODEL_H
 #define MODEL_H
@@ -144,11 +159,11 @@ def _header(program: FixedProgram, sections: Sequence[Section]) -> str:
 
 #define MODEL_CLASSES {len(program.head.bias)}
 #define MODEL_MAX_TOKENS {program.max_tokens}
-#define MODEL_LOGIT_UNIT {size} /* what one unit of a logit is worth */
+#define MODEL_LOGIT_UNIT {unit} /* what one unit of a logit is worth */
 
 {chapter("isa")}
 {_token(program)}
-typedef int32_t model_logit;
+typedef {logit} model_logit;
 
 /* All memory that a call writes; it needs no preparation. Calls may run side by side on scratches of their own. */
 typedef struct {{

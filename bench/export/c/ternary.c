@@ -24,15 +24,15 @@ uint32_t model_read(const char *text, size_t size, model_token *rows)
 }
 
 /* 32 digits from 64 bits, low bits first: 00 -> 0, 01 -> 1, 10 -> -1, 11 -> 0. */
-static void grit_digits(uint64_t bits, grit_byte *x)
+static void grit_digits(uint64_t bits, grit_digit *x)
 {
     int k;
     for (k = 0; k < 32; k++, bits >>= 2)
-        x[k] = (grit_byte)((int)(bits & 1) - (int)(bits >> 1 & 1));
+        x[k] = (grit_digit)((int)(bits & 1) - (int)(bits >> 1 & 1));
 }
 
 /* The digits of one token; x has room for whole words of 32. */
-static void grit_features(model_token token, grit_byte *x)
+static void grit_expand(model_token token, grit_digit *x)
 {
     uint64_t low = token.low, high = token.high;
     uint32_t k;
