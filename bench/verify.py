@@ -255,6 +255,10 @@ class Case:
         return {name: repr(threat) for name, threat in self.threats.items()}
 
     @cached_property
+    def _lexicons(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
     def _texts(self) -> dict[tuple[str, str], Text]:
         return {}
 
@@ -266,8 +270,9 @@ class Case:
         threat = self.threats[attack]
         key = self._kinds[attack], id
         if key not in self._texts:
-            lexical = registry.LEXICAL_SPACES & set(threat.spaces)
-            lexicon = _lexicon(threat.lexicon) if lexical else None
+            if threat.lexicon not in self._lexicons and registry.LEXICAL_SPACES & set(threat.spaces):
+                self._lexicons[threat.lexicon] = _lexicon(threat.lexicon)
+            lexicon = self._lexicons.get(threat.lexicon)
             self._texts[key] = Text(self.examples[id].text, threat, lexicon, stop_words=lexicons.stop_words())
         return self._texts[key]
 
@@ -848,10 +853,13 @@ def words(case: Case) -> Iterator[str]:
 
 def threat(case: Case) -> Iterator[str]:
     """Every break and every nearest miss lies in its attack's threat set."""
+    from grit.bench import lexicons
+
     for name, outcome in case.scripted:
         reason = case.text(name, outcome.id).violation(outcome.script)
         if reason is not None:
             yield f"{_short(name)}: the {outcome.outcome} script of {outcome.id} is outside the threat: {reason}"
+    lexicons.keep()
 
 
 def effort(case: Case) -> Iterator[str]:

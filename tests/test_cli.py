@@ -126,7 +126,7 @@ def _rows(texts: list[str]) -> str:
     ("name", "content", "parts"),
     [
         ("a.jsonl", b'{"text": "good thing", "label": 0}\n{"text": "bad', ("line 2", "not JSON")),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x", "label": 0}\n' * 50)[:40], ("truncated",)),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x", "label": 0}\n' * 50, mtime=0)[:40], ("truncated",)),
         ("a.csv", "text,label\ncaf\xe9,0\n".encode("latin-1"), ("not UTF-8",)),
         ("a.csv", b"sentiment,words\n1,hello\n", ("no column 'text'",)),
         ("a.tsv", b"", ("a.tsv",)),
