@@ -222,7 +222,7 @@ class _Run:
         rng = random.Random(_derived(self.seed, "random", number))
         batches = _batches(self.scene.train.lengths, self.recipe.batch_size, _derived(self.seed, "batches", number))
         replays = max((o.replays for _, _, o in self.terms if isinstance(o, Replaying)), default=1)
-        batches = [index for index in batches[:: replays] for _ in range(replays)]
+        batches = [index for index in batches[::replays] for _ in range(replays)]
         rate = self.recipe.learning_rate
         if self.recipe.decay_every:
             rate *= self.recipe.decay ** (number // self.recipe.decay_every)

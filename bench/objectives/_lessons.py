@@ -29,9 +29,7 @@ _BATCH = 128  # texts a pass: sorted by length, so padding stays small
 class Lessons:
     """A teacher's answers about one training split; the teacher is left in evaluation mode."""
 
-    def __init__(
-        self, teacher: Model, examples: tuple[Example, ...], words: Words, cache: Path | None = None
-    ) -> None:
+    def __init__(self, teacher: Model, examples: tuple[Example, ...], words: Words, cache: Path | None = None) -> None:
         assert isinstance(teacher, nn.Module)  # by the contract of Model
         teacher.eval()
         self.teacher = teacher

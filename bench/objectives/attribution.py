@@ -52,9 +52,7 @@ class Attribution:
             scale = weight.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
             change = (self.reach * weight / scale)[..., None]
             both = torch.cat([features * (1 + change), features * (1 - change)])
-            scores = evidence(
-                answer(step.student, both, step.lengths.repeat(2)), step.labels.repeat(2)
-            )
+            scores = evidence(answer(step.student, both, step.lengths.repeat(2)), step.labels.repeat(2))
             up, down = scores.chunk(2)
             surrogate = ((up - down) * scale[:, 0] / (2 * self.reach)).sum()
             return loss.detach() + surrogate - surrogate.detach()
