@@ -396,6 +396,21 @@ def flags(
     return tuple(FlagPart(name=name, reason=raised[name]) for name in FLAGS if name in raised)
 
 
+def flags_page() -> str:
+    """The page that explains every flag, for people: leaderboards/FLAGS.md."""
+    lines = [
+        "# Sanity flags",
+        "",
+        "A flag says that a number may not mean what it seems to mean. `grit run` and `grit verify` raise them from",
+        "counts; no submitter can take one down. (Made from `bench/records.py`; edit it there.)",
+    ]
+    for name, page in FLAGS.items():
+        effect = "no rank, shown below the others" if page.demotes else "no rank" if page.unranks else "a note"
+        lines += ["", f"## {name}", ""]
+        lines += [f"- raised if: {page.raised_if}", f"- means: {page.means}", f"- do: {page.do}", f"- effect: {effect}"]
+    return "\n".join(lines) + "\n"
+
+
 # --- evidence: one line an example ------------------------------------------------------------------
 
 

@@ -383,7 +383,8 @@ class Text:
             return f"word {index} is replaced by itself"
         if self.protected(index):
             return f"word {index} is a stop word"
-        for space in self.threat.spaces:
+        # Spelling first: a lexicon may have to be opened, and what one space holds, the threat holds.
+        for space in sorted(self.threat.spaces, key=lambda space: space not in ("any", "typos", "characters")):
             if space == "any":
                 return None
             if space == "typos":

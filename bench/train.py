@@ -8,7 +8,6 @@ the checkpoint that lets a killed training go on as if nothing had happened.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import random
 import tempfile
@@ -44,7 +43,7 @@ from grit.bench.types import (
 )
 
 ATTACKED = 300  # dev texts attacked after each epoch of a scheme that trains for robustness
-ATTACK_ROUNDS = 4  # gradient passes of that attack
+ATTACK_ROUNDS = 6  # gradient passes of that attack
 ATTACK_SHARE = 0.25  # of the words, as in the ranked threat model
 CHECKPOINT = "checkpoint.pt"
 _BUCKETS = 50  # batches sorted by length together: wider saves padding, narrower mixes better
@@ -101,7 +100,7 @@ class Replaying(Protocol):
 
 @runtime_checkable
 class Rising(Protocol):
-    """An objective that attacks harder until this share of the training: patience waits for it."""
+    """An objective that attacks harder until this share of the training: no epoch before it counts as the best."""
 
     @property
     def full(self) -> float: ...
@@ -209,9 +208,7 @@ class _Run:
     def finished(self) -> bool:
         done, patience = len(self.history), self.recipe.patience
         last_best = max((epoch.number for epoch in self.history if epoch.best), default=done)
-        rise = max((o.full for _, _, o in self.terms if isinstance(o, Rising)), default=0.0)
-        waited = done - max(last_best, math.ceil(rise * self.recipe.epochs))
-        return done >= self.recipe.epochs or 0 < patience <= waited
+        return done >= self.recipe.epochs or 0 < patience <= done - last_best
 
     def epoch(self) -> Epoch:
         """Trains one epoch and judges it."""
@@ -266,7 +263,9 @@ class _Run:
             attacked = attacked_accuracy(self.student, self.attacked, self.scene.codebook, flips)
             score = (clean + attacked) / 2
         progress = (number + 1) / self.recipe.epochs
-        ripe = not isinstance(self.student, Settling) or self.student.settled(progress)
+        ripe = progress >= max((o.full for _, _, o in self.terms if isinstance(o, Rising)), default=0.0) and (
+            not isinstance(self.student, Settling) or self.student.settled(progress)
+        )
         best = ripe and score > max((epoch.score for epoch in self.history if epoch.best), default=-1.0)
         if best or not self.history:
             self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
