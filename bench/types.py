@@ -263,6 +263,10 @@ class Model(Protocol):
     vocabulary: tuple[str, ...]  # () for models that hash
     max_tokens: int
 
+    def __init__(self, config: Any, vocabulary: tuple[str, ...], classes: int) -> None:
+        """The layers, with weights still to be drawn or loaded: how a saved model is put together again."""
+        ...
+
     @classmethod
     def build(cls, config: Any, texts: Sequence[str], classes: int, seed: int) -> Self:
         """A fresh model; vocabulary and idf are learned from ``texts``, weights drawn from ``seed``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -33,6 +34,31 @@ class Mine(student.Student):
     @dataclass(frozen=True)
     class Config(student.Student.Config):
         hidden: int = 7
+'''
+
+MEAN = '''
+"""The mean of seven numbers a word; no exporter knows it as layers."""
+
+from dataclasses import dataclass
+
+import torch
+
+from grit.bench.types import Reading
+from grit.models import student
+
+
+class Mine(student.Student):
+    @dataclass(frozen=True)
+    class Config(student.Student.Config):
+        embedding: int = 7
+        hidden: int = 7
+
+    def read(self, features, lengths):
+        inside = (torch.arange(features.shape[1]) < lengths[:, None])[:, :, None]
+        return Reading(features, torch.tanh((features * inside).sum(1) / lengths[:, None]))
+
+    def program(self):
+        return None
 '''
 
 ATTACK = '''
@@ -305,6 +331,28 @@ def test_one_file_more_is_one_model_more_everywhere(house: House) -> None:
     checked = house.grit("check", "mine")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "all 11 kept" in checked.stdout
+
+
+def test_a_model_that_no_exporter_knows_walks_the_whole_path(house: House) -> None:
+    house.put("models/mine.py", MEAN)
+    out = house.folder / "out"
+    words = (
+        *("run", "--model", "mine", "--scheme", "natural", "--attack", "hotflip+thesaurus,mine_too", "--n", "6"),
+        *("--n-train", "60", "--set", "epochs=1", "--jobs", "1", "-q", "-o", str(out)),
+    )
+    ran = house.grit(*words)
+    assert ran.returncode == 2 and "unknown attack 'mine_too'" in ran.stderr, (
+        "nothing is trained before names are known"
+    )
+    house.put("attacks/mine_too.py", ATTACK)
+    ran = house.grit(*words)
+    assert ran.returncode == 0, ran.stderr
+    (record,) = [json.loads(line) for line in (out / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {attack["name"] for attack in record["attacks"]} == {"hotflip.strong+thesaurus", "mine_too.strong"}
+    assert record["artefact"]["format"] == "onnx"
+    page = house.grit("board", str(out), "-o", str(house.folder / "site"))
+    assert page.returncode == 0, page.stderr
+    assert "mine" in (house.folder / "site" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_file_without_its_class_says_so(house: House) -> None:
