@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import random
-import statistics
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,17 +42,16 @@ from grit.bench.types import (
     Script,
     StorageError,
     Texts,
-    Threat,
     UsageError,
 )
 from grit.bench.victim import Asked, Respondent, Subject
 
-BEHAVIOUR = 1  # of a journal: raised by any change of this file, the sentence or the victim that can change an outcome
-WINDOW = 128  # examples in flight: enough to fill the victim's batches; a search over typos holds 5 MB each
+BEHAVIOUR = 2  # of a journal: raised by any change of this file, the sentence or the victim that can change an outcome
+WINDOW = 128  # examples in flight: enough to fill the victim's batches
+WORDS = 4096  # of the examples in flight: a search over typos holds some 100 kB a word
 _CLEAN_TEXTS = 4096  # evaluated before any attack, at a time
 _QUESTIONS = 2  # an attack may ask this many times its query budget in questions, which no honest search does
 _TIE_DIGITS = 9  # decimal digits of the largest logit in which two margins must agree to be a tie
-_NO_THREAT = Threat()
 
 Progress = Callable[[int, int], None]
 """progress(done, total), in examples; called whenever some are finished."""
@@ -65,24 +63,48 @@ def margins(logits: np.ndarray, label: int) -> np.ndarray:
     return np.asarray(others - logits[:, label])
 
 
-def clean(victim: Respondent, examples: Sequence[Example]) -> list[Outcome]:
-    """What the victim makes of the texts as they are: ``survived`` if it is right, ``skipped`` if it is wrong."""
-    _check_labels(victim, examples)
-    outcomes = []
-    for start in range(0, len(examples), _CLEAN_TEXTS):
-        some = examples[start : start + _CLEAN_TEXTS]
-        for example, logits in zip(some, victim.logits([example.text for example in some]), strict=True):
-            predicted = int(logits.argmax())
-            outcomes.append(
-                Outcome(
-                    example.id,
-                    "survived" if predicted == example.label else "skipped",
-                    predicted=predicted,
-                    margin=float(margins(logits[None], example.label)[0]),
-                    words=len(Text(example.text, _NO_THREAT).words),
-                )
-            )
-    return outcomes
+def answers(victim: Respondent, texts: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Logits of texts as they are, [texts classes], and what failed: place -> reason; its row is NaN.
+
+    Raises MalformedInput for a victim that fails on every one of several texts: that is no model.
+    """
+    logits = np.full((len(texts), victim.classes), np.nan)
+    reasons: dict[int, str] = {}
+    for start in range(0, len(texts), _CLEAN_TEXTS):
+        _answer_into(victim, texts[start : start + _CLEAN_TEXTS], start, logits, reasons)
+    if reasons and len(reasons) == len(texts):
+        raise MalformedInput(f"the model fails on each of {len(texts)} clean texts: {reasons[0]}")
+    return logits, reasons
+
+
+def _answer_into(
+    victim: Respondent, texts: Sequence[str], start: int, logits: np.ndarray, reasons: dict[int, str]
+) -> None:
+    """Evaluate together; where that fails, halve until the texts that fail are alone. A model may raise anything."""
+    try:
+        logits[start : start + len(texts)] = victim.logits(texts)
+    except Exception as error:
+        if isinstance(error, CouldNotMeasure | UsageError):
+            raise
+        if len(texts) == 1:
+            reasons[start] = _failure(error)
+            return
+        half = len(texts) // 2
+        _answer_into(victim, texts[:half], start, logits, reasons)
+        _answer_into(victim, texts[half:], start + half, logits, reasons)
+
+
+def _failure(error: Exception) -> str:
+    return str(error) if isinstance(error, MalformedInput) else f"the model raised {type(error).__name__}: {error}"
+
+
+def standing(examples: Sequence[Example], attacks: Iterable[Sequence[Outcome]]) -> tuple[Example, ...]:
+    """The examples that were right to begin with and that no attack has broken: what the next attack is run on.
+
+    An example on which an attack failed is attacked by the next one all the same, and is never robust.
+    """
+    fallen = {o.id for outcomes in attacks for o in outcomes if o.outcome in ("broken", "skipped")}
+    return tuple(example for example in examples if example.id not in fallen)
 
 
 def attack_all(
@@ -108,8 +130,8 @@ def attack_all(
         where the last one was killed. A journal of anything else is refused (UsageError).
     window: examples in flight; it bounds the memory and changes no outcome.
 
-    Raises MalformedInput for a label outside the victim's classes or a victim that fails on clean texts; a
-    failure on single edited texts is an ``error`` outcome.
+    Raises MalformedInput for a label outside the victim's classes or a victim that fails on every clean text; a
+    failure on single texts, clean or edited (an exception, a logit that is no number), is an ``error`` outcome.
     """
     threat = attack.threat
     name = registry.attack_name(attack) if name is None else name
@@ -136,7 +158,14 @@ def attack_all(
         flight: list[_Run] = []
         while True:
             reported = len(outcomes)
-            while len(flight) < window and (run := next(waiting, None)) is not None:
+            if victim.crowded and not flight:
+                victim.forget()  # nobody holds anything of it now
+            while (
+                len(flight) < window
+                and sum(len(run.sentence.words) for run in flight) < WORDS
+                and not (victim.crowded and flight)
+                and (run := next(waiting, None)) is not None
+            ):
                 flight.append(run)
             if flight:
                 _step(victim, flight)
@@ -179,18 +208,19 @@ def _starts(
 ) -> Iterator[_Run]:
     """A run for every example still to attack; the misclassified are finished as skipped on the way."""
     places = [place for place in range(len(examples)) if place not in known]
-    for start in range(0, len(places), _CLEAN_TEXTS):
-        some = places[start : start + _CLEAN_TEXTS]
-        for place, logits in zip(some, victim.logits([examples[place].text for place in some]), strict=True):
-            example = examples[place]
-            predicted = int(logits.argmax())
+    clean, reasons = answers(victim, [examples[place].text for place in places])
+    for number, (place, logits) in enumerate(zip(places, clean, strict=True)):
+        example = examples[place]
+        sentence = text_of(example)
+        words = len(sentence.words)
+        predicted = int(logits.argmax())
+        if number in reasons:
+            finished(place, Outcome(example.id, "error", words=words, reason=reasons[number]))
+        elif predicted == example.label:
+            yield _Run(place, example, victim.open(sentence), attack, _generator(seed, name, example.id), logits)
+        else:
             margin = float(margins(logits[None], example.label)[0])
-            sentence = text_of(example)
-            if predicted == example.label:
-                yield _Run(place, example, victim.open(sentence), attack, _generator(seed, name, example.id), logits)
-            else:
-                words = len(sentence.words)
-                finished(place, Outcome(example.id, "skipped", predicted=predicted, margin=margin, words=words))
+            finished(place, Outcome(example.id, "skipped", predicted=predicted, margin=margin, words=words))
 
 
 def _generator(seed: int, name: str, example: str) -> random.Random:
@@ -457,7 +487,7 @@ def _each(
             try:
                 answer = ask([item])[0]
             except Exception as error:  # noqa: BLE001
-                item[0].fail(f"the model raised {type(error).__name__}: {error}")
+                item[0].fail(_failure(error))
             else:
                 yield item, answer
         return
@@ -588,97 +618,3 @@ def _outcome(row: dict[str, Any]) -> Outcome:
     if row["margin"] is None:
         row["margin"] = math.nan
     return Outcome(**row)
-
-
-# --- what outcomes add up to -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Counts over one attack, or over the worst case of several.
-
-    Robust accuracy is over all examples, success rate over those attacked (broken or survived); neither counts
-    an error as robust, so robust accuracy is the range ``robust / total`` to ``robust_at_most / total``.
-    """
-
-    total: int
-    robust: int  # survived
-    broken: int
-    skipped: int
-    errors: int
-    queries_mean: float  # over attacked examples; nan if there are none
-    queries_median: float
-    words_changed_mean: float  # over broken examples
-    share_changed_mean: float  # changed words / words, over broken examples, in [0, 1]
-
-    @property
-    def robust_at_most(self) -> int:
-        """If every error had survived."""
-        return self.robust + self.errors
-
-    @property
-    def success_rate(self) -> float:
-        """Broken over attacked, in [0, 1]; nan if nothing was attacked."""
-        attacked = self.broken + self.robust
-        return self.broken / attacked if attacked else math.nan
-
-
-def summary(outcomes: Sequence[Outcome]) -> Summary:
-    """What one attack did to a set of examples."""
-    kinds = [outcome.outcome for outcome in outcomes]
-    broken = [outcome for outcome in outcomes if outcome.outcome == "broken"]
-    queries = [outcome.queries for outcome in outcomes if outcome.outcome in ("broken", "survived")]
-    return Summary(
-        total=len(outcomes),
-        robust=kinds.count("survived"),
-        broken=len(broken),
-        skipped=kinds.count("skipped"),
-        errors=kinds.count("error"),
-        queries_mean=statistics.fmean(queries) if queries else math.nan,
-        queries_median=statistics.median(queries) if queries else math.nan,
-        words_changed_mean=statistics.fmean(len(o.script) for o in broken) if broken else math.nan,
-        share_changed_mean=statistics.fmean(len(o.script) / max(o.words, 1) for o in broken) if broken else math.nan,
-    )
-
-
-def curve(outcomes: Sequence[Outcome], cost: Callable[[Outcome], int]) -> list[tuple[int, int]]:
-    """Examples still robust against the cost of breaking them: [(cost, survivors if no more had been allowed)].
-
-    ``cost`` is :func:`edits` or :func:`queries`. The first point is the clean one, at cost 0; of a search that
-    changes its course with its budget, the curve over edits is an upper bound.
-    """
-    costs = sorted(cost(outcome) for outcome in outcomes if outcome.outcome == "broken")
-    standing = len(costs) + sum(outcome.outcome == "survived" for outcome in outcomes)
-    points = {0: standing}
-    for done, spent in enumerate(costs, 1):
-        points[spent] = standing - done
-    return sorted(points.items())
-
-
-def edits(outcome: Outcome) -> int:
-    """Words changed."""
-    return len(outcome.script)
-
-
-def queries(outcome: Outcome) -> int:
-    """Queries asked until the break."""
-    return outcome.queries
-
-
-_WORST: tuple[OutcomeKind, ...] = ("skipped", "broken", "error", "survived")
-
-
-def worst_case(attacks: Iterable[Sequence[Outcome]]) -> dict[str, OutcomeKind]:
-    """Example id -> what the worst of several attacks did to it; an attack may have seen only what still stood."""
-    worst: dict[str, OutcomeKind] = {}
-    for outcomes in attacks:
-        for outcome in outcomes:
-            seen = worst.get(outcome.id, "survived")
-            worst[outcome.id] = min(seen, outcome.outcome, key=_WORST.index)
-    return worst
-
-
-def standing(examples: Sequence[Example], attacks: Iterable[Sequence[Outcome]]) -> tuple[Example, ...]:
-    """The examples that no attack has broken and that were right to begin with: what the next attack is run on."""
-    worst = worst_case(attacks)
-    return tuple(example for example in examples if worst.get(example.id) in (None, "survived", "error"))

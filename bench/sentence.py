@@ -136,6 +136,8 @@ def _without_common_ends(a: str, b: str) -> tuple[str, str]:
     return a[start : len(a) - end], b[start : len(b) - end]
 
 
+_TYPO_LETTERS = 10_000  # letters edited times length of the word: all of a word of 100 letters
+
 _NOT_LETTERS = re.compile("[^A-Za-z]")
 
 
@@ -153,9 +155,12 @@ def typos(word: str) -> tuple[str, ...]:
 
     Deletions, transpositions, substitutions, insertions, each from left to right; a written letter has the
     case of the letter it replaces or follows. Only ASCII letters take part, the empty string and the word
-    itself are left out, and a word without letters has no typos.
+    itself are left out, and a word without letters has no typos. Of a word of more than 100 characters only the
+    first letters are edited, fewer the longer it is: all its typos together take no more memory than those of
+    a word of 100, instead of the square of its length.
     """
     letters = [i for i, character in enumerate(word) if character in ascii_letters]
+    letters = letters[: max(1, _TYPO_LETTERS // max(1, len(word)))]
     found: dict[str, None] = {}
     for i in letters:
         found.setdefault(word[:i] + word[i + 1 :])

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from grit.bench.types import Artefact, Edit, Gain, MalformedInput, Script
 ROWS = 512  # texts a forward pass: small enough for the cache, large enough that its overhead is spread thin
 SIGNIFICANT_DIGITS = 5  # kept of the logits of an artefact that is not exact
 _REMEMBERED_PIECES = 200_000  # strings and their rows, about 40 MB, then forgotten all at once
+_INTERNED = 500_000  # rows of a growing table, some 500 bytes each
 _LONG_KEY = 256  # bytes; longer keys are kept as their digest
 _ROW_BYTES = 4
 
@@ -39,6 +40,20 @@ class GainSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Forgetful(Protocol):
+    """An artefact whose table of tokens grows with every word it reads: one that hashes words and keeps their codes."""
+
+    @property
+    def interned(self) -> int:
+        """Rows in its table now."""
+        ...
+
+    def forget(self) -> None:
+        """Empty the table: rows handed out before mean nothing any more. No answer changes."""
+        ...
+
+
 class Respondent(Protocol):
     """What the engine attacks: a :class:`Victim` or a :class:`CallableVictim`."""
 
@@ -48,6 +63,15 @@ class Respondent(Protocol):
 
     @property
     def has_gradients(self) -> bool: ...
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it remembers so much that it should forget as soon as no subject is open."""
+        ...
+
+    def forget(self) -> None:
+        """Drop all that was remembered; subjects opened before must not be asked again. No answer changes."""
+        ...
 
     def open(self, sentence: Text) -> Subject:
         """Read a text, once, before the questions about it."""
@@ -307,6 +331,16 @@ class Victim:
     def has_gradients(self) -> bool:
         return self._twin is not None
 
+    @property
+    def crowded(self) -> bool:
+        return isinstance(self._artefact, Forgetful) and self._artefact.interned > _INTERNED
+
+    def forget(self) -> None:
+        self._pieces.clear()
+        if isinstance(self._artefact, Forgetful):
+            self._artefact.forget()
+            self._unknown = np.asarray(self._artefact.intern([""]), np.int32).tobytes()
+
     def open(self, sentence: Text) -> Subject:
         if self._artefact.separable:
             reader: Reader = _PieceReader(sentence, self._remembered, self._unknown, self._artefact.max_tokens)
@@ -377,6 +411,7 @@ class CallableVictim:
 
     exact = False
     has_gradients = False
+    crowded = False  # it remembers nothing
 
     def __init__(
         self,
@@ -399,6 +434,9 @@ class CallableVictim:
 
     def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
         return _pooled(asked, self.logits)
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
 
     def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
         raise ValueError("a callable has no gradients: score the edits instead")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -20,11 +21,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grit.bench import evaluate
-from grit.bench.evaluate import attack_all, clean, curve, standing, summary, worst_case
+from grit.bench.evaluate import answers, attack_all, standing
 from grit.bench.sentence import Text
 from grit.bench.text import tokenize
 from grit.bench.types import (
@@ -223,6 +224,58 @@ def test_no_examples_and_no_words() -> None:
     label = int(Victim(Letters()).logits([""])[0].argmax())
     (outcome,) = run(Victim(Letters()), silent, [Example("0", "", label)])
     assert outcome.outcome == "error"
+
+
+def test_a_flight_is_bounded_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = examples(60)
+    expected = run(Victim(Letters()), Wandering(), some)
+    widest: list[int] = []
+
+    class Watched(Victim):
+        def answer(self, asked: Any) -> list[np.ndarray]:
+            widest.append(sum(len(each.subject.sentence.words) for each in asked))
+            return super().answer(asked)
+
+    monkeypatch.setattr("grit.bench.evaluate.WORDS", 30)
+    assert run(Watched(Letters()), Wandering(), some) == expected
+    assert max(widest) < 30 + 9
+    monkeypatch.setattr("grit.bench.evaluate.WORDS", 1)
+    assert run(Victim(Letters()), Wandering(), some) == expected
+
+
+def test_a_growing_table_is_emptied_between_flights_and_no_outcome_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hashing artefact keeps a row for every typo it has read; here each row names its token anew after a while."""
+
+    class Growing(Letters):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = [""]
+            self.largest = self.forgotten = 0
+
+        @property
+        def interned(self) -> int:
+            return len(self.seen)
+
+        def forget(self) -> None:
+            self.seen = ["z", ""]  # as if the order of turning up had been another
+            self.forgotten += 1
+
+        def intern(self, tokens: Sequence[str]) -> np.ndarray:
+            self.seen += [token for token in dict.fromkeys(tokens) if token not in self.seen]
+            self.largest = max(self.largest, len(self.seen))
+            return np.array([self.seen.index(token) for token in tokens], np.int32)
+
+        def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            letters = np.array([LETTERS.find(token) + 1 if token else 0 for token in self.seen])
+            return super().logits(letters[np.where(np.arange(rows.shape[1]) < lengths[:, None], rows, 0)], lengths)
+
+    some = examples(60)
+    expected = run(Victim(Letters()), Wandering(), some)
+    unbounded, bounded = Growing(), Growing()
+    assert run(Victim(unbounded), Wandering(), some) == expected and not unbounded.forgotten
+    monkeypatch.setattr("grit.bench.victim._INTERNED", 10)
+    assert run(Victim(bounded), Wandering(), some, window=3) == expected
+    assert bounded.forgotten > 3 and bounded.largest <= unbounded.largest
 
 
 # --- counting ----------------------------------------------------------------------------------------
@@ -503,16 +556,65 @@ def test_a_model_that_fails_on_one_text_fails_that_example() -> None:
     assert "cannot read !" in outcomes[1].reason
 
 
-def test_a_model_that_fails_on_clean_texts_ends_the_run() -> None:
+def test_a_model_that_fails_on_every_clean_text_ends_the_run() -> None:
     victim = CallableVictim(lambda texts: [[0.0, np.nan]] * len(texts), name="tests:nan", classes=2)
-    with pytest.raises(MalformedInput, match="tests:nan answered with NaN"):
-        run(victim, Wandering(), [Example("0", "good", 0)])
+    with pytest.raises(MalformedInput, match="each of 2 clean texts: tests:nan answered with NaN"):
+        run(victim, Wandering(), [Example("0", "good", 0), Example("1", "fine", 0)])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_logit_that_is_no_number_is_an_error_and_never_survival(bad: float) -> None:
+    """On clean texts, and on every edited one: neither the gold class nor any other may win by it."""
+
+    def sick(texts: list[str]) -> Any:
+        return [[bad if "sick" in text else 1.0, bad if "ill" in text else 0.0] for text in texts]
+
+    def story(sentence: Any, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
+        yield Score([(Edit("replace", 0, "ill" if sentence.words[0] == "well" else "fine"),)])
+        return ()
+
+    victim = CallableVictim(sick, name="tests:sick", classes=2)
+    some = [Example(str(n), text, 0) for n, text in enumerate(["sick dog", "well dog", "old dog", "ill dog"] * 3)]
+    outcomes = run(victim, told(story, Threat(spaces=("characters",))), some)
+    assert [outcome.outcome for outcome in outcomes] == ["error", "error", "survived", "error"] * 3
+    assert all("NaN or infinite" in o.reason for o in outcomes if o.outcome == "error")
+    logits, reasons = answers(victim, [example.text for example in some])
+    assert sorted(reasons) == [0, 3, 4, 7, 8, 11]
+    assert np.isfinite(logits).all(1).tolist() == [False, True, True, False] * 3
+
+
+def test_a_gradient_that_is_no_number_is_an_error_and_never_survival() -> None:
+    class Broken:
+        def gains(self, asked: Sequence[tuple[Text, Gain, int]]) -> list[np.ndarray]:
+            raise MalformedInput("the float twin gives NaN or infinite gradients; check its weights")
+
+    def story(sentence: Any, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
+        yield Gain((), [Edit("unknown", 0)])
+        return ()
+
+    outcomes = run(Victim(Letters(), Broken()), told(story), examples(4, wrong=0))
+    assert {(o.outcome, o.reason.split(" gives")[0]) for o in outcomes} == {("error", "the float twin")}
+
+
+def test_a_model_that_raises_on_some_clean_texts_fails_those_alone() -> None:
+    asked: list[int] = []
+
+    def picky(texts: list[str]) -> Any:
+        asked.append(len(texts))
+        if any("!" in text for text in texts):
+            raise RuntimeError("cannot read !")
+        return [[1.0, 0.0]] * len(texts)
+
+    texts = [f"text {n}{'!' * (n == 40)}" for n in range(64)]
+    logits, reasons = answers(CallableVictim(picky, name="tests:picky", classes=2), texts)
+    assert reasons == {40: "the model raised RuntimeError: cannot read !"} and len(asked) <= 2 * 6 + 1
+    assert np.isnan(logits[40]).all() and np.isfinite(np.delete(logits, 40, 0)).all()
+    assert answers(CallableVictim(picky, name="tests:picky", classes=2), [])[0].shape == (0, 2)
 
 
 def test_labels_outside_the_model_are_refused() -> None:
-    for call in (run, lambda victim, attack, some: clean(victim, some)):
-        with pytest.raises(MalformedInput, match="example 7 has label 3, the model has 3 classes"):
-            call(Victim(Letters()), Wandering(), [Example("7", "a b", 3)])
+    with pytest.raises(MalformedInput, match="example 7 has label 3, the model has 3 classes"):
+        run(Victim(Letters()), Wandering(), [Example("7", "a b", 3)])
 
 
 def test_a_budget_of_nothing_is_a_usage_error() -> None:
@@ -520,25 +622,12 @@ def test_a_budget_of_nothing_is_a_usage_error() -> None:
         run(Victim(Letters()), Wandering(replace(THREAT, max_queries=0)), examples(1))
 
 
-def test_clean_outcomes() -> None:
-    some = examples(50)
-    outcomes = clean(Victim(Letters()), some)
-    logits = Victim(Letters()).logits([example.text for example in some])
-    for example, outcome, row in zip(some, outcomes, logits, strict=True):
-        assert outcome.predicted == row.argmax()
-        assert (outcome.outcome == "survived") == (row.argmax() == example.label)
-        assert outcome.margin == np.delete(row, example.label).max() - row[example.label]
-        assert outcome.words == len(example.text.split())
-    skipped = {o.id for o in outcomes if o.outcome == "skipped"}
-    assert skipped == {o.id for o in run(Victim(Letters()), Wandering(), some) if o.outcome == "skipped"}
-
-
 def test_a_tie_goes_to_the_first_class_before_and_after() -> None:
     """argmax decides, so a margin of zero is a break where the other class comes first, and none where it does not."""
     victim = CallableVictim(lambda texts: [[float("x" in text)] * 2 for text in texts], name="tests:tie", classes=2)
     tie = told(lambda sentence, label, rng: iter(()))
-    assert [o.outcome for o in clean(victim, [Example("0", "x", 0), Example("1", "x", 1)])] == ["survived", "skipped"]
-    assert run(victim, tie, [Example("1", "x", 1)])[0].outcome == "skipped"
+    outcomes = run(victim, tie, [Example("0", "x", 0), Example("1", "x", 1)])
+    assert [outcome.outcome for outcome in outcomes] == ["error", "skipped"]  # the first was attacked
 
 
 # --- the journal -------------------------------------------------------------------------------------
@@ -556,6 +645,7 @@ def test_a_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert b" " + some[0].text.encode() not in whole  # no text of anyone's dataset
 
 
+@settings(max_examples=25)
 @given(cut=st.integers(0, 10**6))
 def test_a_journal_cut_at_any_byte_ends_in_the_same_outcomes(
     cut: int, tmp_path_factory: pytest.TempPathFactory
@@ -666,70 +756,30 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert sorted(places) == list(range(120))
 
 
-# --- what outcomes add up to ---------------------------------------------------------------------------
+# --- what the next attack is run on ----------------------------------------------------------------------
 
 
-def outcome(number: int, kind: str, edits: int = 0, queries: int = 0) -> Outcome:
-    script = tuple(Edit("replace", index, "x") for index in range(edits))
-    return Outcome(str(number), kind, script, queries=queries, words=10)  # type: ignore[arg-type]
+def outcome(number: int, kind: str) -> Outcome:
+    return Outcome(str(number), kind)  # type: ignore[arg-type]
 
 
-SOME = [
-    outcome(0, "broken", 1, 10),
-    outcome(1, "broken", 3, 30),
-    outcome(2, "survived", 2, 50),
-    outcome(3, "skipped"),
-    outcome(4, "error", 0, 7),
-    outcome(5, "broken", 1, 20),
-]
-
-
-def test_summary_counts_errors_as_not_robust() -> None:
-    found = summary(SOME)
-    assert (found.total, found.robust, found.broken, found.skipped, found.errors) == (6, 1, 3, 1, 1)
-    assert found.robust_at_most == 2
-    assert found.success_rate == 3 / 4
-    assert (found.queries_mean, found.queries_median) == (27.5, 25)
-    assert found.words_changed_mean == pytest.approx(5 / 3)
-    assert found.share_changed_mean == pytest.approx(1 / 6)
-
-
-def test_a_summary_of_nothing_is_not_a_number() -> None:
-    found = summary([])
-    assert found.total == found.robust == 0
-    assert math.isnan(found.success_rate) and math.isnan(found.queries_mean) and math.isnan(found.words_changed_mean)
-
-
-def test_curves_fall_from_clean_to_robust() -> None:
-    assert curve(SOME, evaluate.edits) == [(0, 4), (1, 2), (3, 1)]
-    assert curve(SOME, evaluate.queries) == [(0, 4), (10, 3), (20, 2), (30, 1)]
-    assert curve([], evaluate.edits) == [(0, 0)]
-
-
-def test_the_worst_case_of_several_attacks() -> None:
-    first = [
-        outcome(0, "broken"),
-        outcome(1, "survived"),
-        outcome(2, "error"),
-        outcome(3, "skipped"),
-        outcome(4, "error"),
-    ]
-    second = [outcome(1, "survived"), outcome(2, "broken"), outcome(4, "survived")]
-    assert worst_case([first, second]) == {"0": "broken", "1": "survived", "2": "broken", "3": "skipped", "4": "error"}
-    some = [Example(str(number), "a", 0) for number in range(6)]
-    assert [example.id for example in standing(some, [first, second])] == ["1", "4", "5"]
+def test_the_next_attack_is_run_on_what_still_stands() -> None:
+    first = [outcome(0, "broken"), outcome(1, "survived"), outcome(2, "error"), outcome(3, "skipped")]
+    second = [outcome(1, "survived"), outcome(2, "broken")]
+    some = [Example(str(number), "a", 0) for number in range(5)]
+    assert [example.id for example in standing(some, [])] == ["0", "1", "2", "3", "4"]
+    assert [example.id for example in standing(some, [first])] == ["1", "2", "4"]
+    assert [example.id for example in standing(some, [first, second])] == ["1", "4"]
 
 
 @given(
     st.lists(st.lists(st.sampled_from(["broken", "survived", "error"]), min_size=5, max_size=5), min_size=1, max_size=4)
 )
-def test_more_attacks_never_raise_robust_accuracy(kinds: list[list[str]]) -> None:
+def test_more_attacks_never_leave_more_standing(kinds: list[list[str]]) -> None:
     attacks = [[outcome(number, kind) for number, kind in enumerate(row)] for row in kinds]
-    robust = [
-        sum(kind == "survived" for kind in worst_case(attacks[:count]).values()) for count in range(1, len(attacks) + 1)
-    ]
-    assert robust == sorted(robust, reverse=True)
-    assert robust[-1] <= min(summary(row).robust for row in attacks)
+    some = [Example(str(number), "a", 0) for number in range(5)]
+    left = [{example.id for example in standing(some, attacks[:count])} for count in range(len(attacks) + 1)]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(left))
 
 
 def test_the_header_of_a_journal_is_a_digest(tmp_path: Path) -> None:

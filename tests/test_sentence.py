@@ -184,6 +184,16 @@ def test_typos_are_the_strings_at_typo_distance_one(word: str) -> None:
     assert all(typo_distance(word, typo) == 1 for typo in found)
 
 
+def test_typos_of_an_endless_word_take_no_more_memory_than_those_of_a_long_one() -> None:
+    """A file may hold a word of any length; all typos of all of its letters would be the square of that."""
+    normal = sum(map(len, typos("ab" * 50)))
+    for length in (200, 2_000, 20_000):
+        found = typos("ab" * (length // 2))
+        assert found and sum(map(len, found)) <= 2 * normal + 90 * length
+        assert all(typo_distance("ab" * (length // 2), typo) == 1 for typo in found[:3])
+    assert len(typos("ab" * 50)) > 5_000  # every letter of a word of a hundred
+
+
 def test_typos_are_complete_in_the_case_of_their_neighbours() -> None:
     word = "bad"
     letters = string.ascii_lowercase

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grit.bench import registry
+from grit.bench.evaluate import attack_all
+from grit.bench.export import build, packing
+from grit.bench.export.floating import FloatArtefact
 from grit.bench.sentence import Text
 from grit.bench.text import ngrams, tokenize
 from grit.bench.twin import Twin
-from grit.bench.types import Edit, Gain, MalformedInput, Reading, Threat
-from grit.bench.victim import CallableVictim, Victim, settled
+from grit.bench.types import Edit, Example, Gain, MalformedInput, Reading, Threat
+from grit.bench.victim import CallableVictim, Forgetful, Victim, settled
 from grit.models.prado import Prado
 from grit.models.student import Student
 
@@ -207,6 +212,65 @@ def test_pieces_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.Mo
     assert [a.tolist() for a in answer] == [written(subject.sentence, script, Ordered()).tolist() for script in scripts]
 
 
+# --- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hashing() -> Prado:
+    config = Prado.Config(width=32, maps=6, bigrams=4, trigrams=4)
+    return Prado.build(config, ["good bad film a not plot very dull"] * 3, 3, 0)
+
+
+def artefacts_of(model: Prado) -> list[Any]:
+    """Its deployed bytes and its float program at work: both keep a row for every token they have read."""
+    program = model.program()
+    assert program is not None
+    texts = [" ".join(WORDS), "good film", "not a dull plot"]
+    return [packing.artefact(build.deployed(model, texts)), FloatArtefact(program, "float", {"all": 1})]
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["fixed", "float"])
+def test_a_table_of_hashed_tokens_can_be_emptied_and_answers_the_same_bits(hashing: Prado, kind: int) -> None:
+    artefact = artefacts_of(hashing)[kind]
+    assert isinstance(artefact, Forgetful)
+    victim = Victim(artefact)
+    rng = random.Random(0)
+    texts = ["", *(" ".join("".join(rng.choices("abcde", k=4)) for _ in range(rng.randint(1, 9))) for _ in range(40))]
+    first = victim.logits(texts)
+    assert artefact.interned > 100
+    victim.forget()
+    assert artefact.interned == 1 and artefact.token(0) == ""
+    assert (victim.logits(texts[::-1])[::-1] == first).all()  # the tokens have other rows now
+
+
+def test_an_attack_with_typos_keeps_a_hashing_artefact_small(hashing: Prado, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bound its table ends with every typo ever asked about; with one, at a flight's more than the bound."""
+    attack = registry.attack("deepwordbug")
+    attack = replace(attack, threat=replace(attack.threat, max_queries=150))  # type: ignore[type-var]
+    rng = random.Random(1)
+    texts = [" ".join("".join(rng.choices("abcdefgh", k=6)) for _ in range(8)) for _ in range(12)]
+
+    def attacked() -> tuple[Any, int]:
+        artefact = artefacts_of(hashing)[0]
+        victim = Victim(artefact)
+        labels = victim.logits(texts).argmax(1).tolist()
+        some = [Example(str(n), text, label) for n, (text, label) in enumerate(zip(texts, labels, strict=True))]
+        largest = 0
+
+        def seen(done: int, total: int) -> None:
+            nonlocal largest
+            largest = max(largest, artefact.interned)
+
+        outcomes = attack_all(victim, attack, some, seed=0, stop_words=frozenset(), window=2, progress=seen)
+        return outcomes, largest
+
+    expected, unbounded = attacked()
+    monkeypatch.setattr("grit.bench.victim._INTERNED", 50)
+    outcomes, bounded = attacked()
+    assert outcomes == expected
+    assert bounded < 50 + 2 * 2 * 150 < unbounded
+
+
 @pytest.mark.parametrize(("bad", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite")])
 def test_weights_that_are_not_numbers_are_one_line(bad: float, message: str) -> None:
     artefact = Ordered()
@@ -311,6 +375,7 @@ def margin_of(model: Any, tokens: list[str], label: int) -> float:
 
 
 @pytest.mark.parametrize("separable", [True, False])
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_gains_of_a_linear_model_are_the_rises_of_its_margin(separable: bool, seed: int) -> None:
     """Two classes, so that the largest other logit is always the same one and the margin is linear."""

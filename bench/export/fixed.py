@@ -664,6 +664,17 @@ class FixedArtefact:
         if isinstance(program.words, Rows):
             self._body.learn(program.words.table)
 
+    @property
+    def interned(self) -> int:
+        """Rows of a table that grows; 0 where the rows are the program's own."""
+        return len(self._words) if isinstance(self._words, words.Codes) else 0
+
+    def forget(self) -> None:
+        """Empty a table that grows: rows handed out before mean nothing any more."""
+        if isinstance(self._words, words.Codes):
+            self._words.forget()
+            self._body = self._states(self.program)
+
     @staticmethod
     def _states(program: FixedProgram) -> _LstmStates | _FastGrnnStates | _PoolStates | _MeanStates:
         body = program.body

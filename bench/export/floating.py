@@ -130,8 +130,22 @@ class FloatArtefact:
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
-        layer = program.words
-        self._table = words.Growing(layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8))
+        self._table = self._known()
+
+    def _known(self) -> words.Growing:
+        layer = self.program.words
+        return words.Growing(layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8))
+
+    @property
+    def interned(self) -> int:
+        """Rows of a table that grows; 0 where the rows are the program's own."""
+        return len(self._words) if isinstance(self._words, words.Codes) else 0
+
+    def forget(self) -> None:
+        """Empty a table that grows: rows handed out before mean nothing any more."""
+        if isinstance(self._words, words.Codes):
+            self._words.forget()
+            self._table = self._known()
 
     def tokenize(self, text: str) -> list[str]:
         return self._words.tokenize(text)

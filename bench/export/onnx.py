@@ -236,6 +236,17 @@ class OnnxArtefact:
         self._input = about["input"]
         self._lengths = np.int32 if kinds["lengths"] == "tensor(int32)" else np.int64
 
+    @property
+    def interned(self) -> int:
+        """Rows of a table that grows; 0 where the rows are the graph's own."""
+        return len(self._words) if isinstance(self._words, words.Codes) else 0
+
+    def forget(self) -> None:
+        """Empty a table that grows: rows handed out before mean nothing any more."""
+        if isinstance(self._words, words.Codes):
+            self._words.forget()
+            self._codes = None
+
     def tokenize(self, text: str) -> list[str]:
         return self._words.tokenize(text)
 

@@ -17,6 +17,8 @@ import numpy as np
 from grit.bench import text
 from grit.bench.types import Artefact, Rows, Ternary
 
+_REMEMBERED = 200_000  # tokens whose rows are kept at hand, about 40 MB; then all are found anew
+
 
 class Words(Protocol):
     """Tokens in and out of rows."""
@@ -80,6 +82,8 @@ class Buckets:
     def _row(self, token: str) -> int:
         row = self._rows.get(token)
         if row is None:
+            if len(self._rows) >= _REMEMBERED:
+                self._rows.clear()
             row = self._rows[token] = text.bucket(token, self._size)
             self._tokens.setdefault(row, token)
         return row
@@ -101,11 +105,19 @@ class Codes:
         self.separable = separable
         self.tokenize = tokenize
         self._codes = codes
+        self.forget()
+
+    def forget(self) -> None:
+        """Back to the unknown word alone: typos come by the million, and each would stay for ever."""
         self._rows: dict[str, int] = {}
         self._tokens: list[str] = []
         self._by_code: dict[bytes, int] = {}  # digest of a code -> row
         self._fresh: list[np.ndarray] = []
         self.intern([""])
+
+    def __len__(self) -> int:
+        """Rows in the table; or tokens that share them, where those are more."""
+        return max(len(self._tokens), len(self._rows))
 
     def intern(self, tokens: Sequence[str]) -> np.ndarray:
         rows = self._rows
