@@ -1,23 +1,24 @@
-"""Bytes -> what they cost: their size by part, and their time on a target.
+"""Bytes -> what they cost: their size by part, and their time or instructions on a target, an engine a cell.
 
-Equality comes before numbers: an engine that does not give the artefact's own logits gets no number but a reason.
+Engine ``ort`` is onnxruntime on the exported graph, ``c`` the compiled program of :mod:`grit.bench.export.c`. Equality
+comes before numbers: an engine that does not give the artefact's own logits gets no number but a reason.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from grit.bench import machine, records, registry
 from grit.bench.export import build, packing, words
 from grit.bench.records import CostPart
-from grit.bench.types import Artefact, CouldNotMeasure, Model
+from grit.bench.types import Artefact, CouldNotMeasure, Model, Target
 
-ENGINE = "ort"
+ENGINES = ("ort",)  # of a target that names none
 FLOAT_TOLERANCE = 1e-4  # of an artefact that is not exact, relative to its largest logit
 COMPARED_TEXTS = 100
 
@@ -29,24 +30,43 @@ class Starts(Protocol):
     def start(self, path: Path, raw: str) -> Mapping[str, float]: ...
 
 
+@runtime_checkable
+class Compiles(Protocol):
+    """A target that runs engine ``c``: it builds the program, compares its answers and makes the cell."""
+
+    engines: ClassVar[tuple[str, ...]]
+
+    def cost(self, artefact: Artefact, texts: Iterable[str]) -> CostPart: ...
+
+
 def cells(path: Path, target: str, texts: Sequence[str], model: Model | None = None) -> list[CostPart]:
     """What the artefact at ``path`` costs on ``target`` (a registry key, or ``key://rest``), an engine a cell.
 
     ``texts`` are compared and timed. A cell that cannot be measured says why in ``reason``.
     """
-    try:
-        values, facts = _measured(path, target, texts, model)
-    except CouldNotMeasure as error:
-        return [CostPart(target=target, engine=ENGINE, kind="not measured", reason=str(error))]
-    return [CostPart(target=target, engine=ENGINE, kind="measured", values=values, facts=facts)]
-
-
-def _measured(
-    path: Path, target: str, texts: Sequence[str], model: Model | None
-) -> tuple[dict[str, float], dict[str, Any]]:
     key, _, rest = target.partition("://")
     cls = registry.load("targets", key)
     place = cls(rest) if rest else cls()
+    found = []
+    for engine in getattr(place, "engines", ENGINES):
+        try:
+            cell = _cell(place, engine, path, target, texts, model)
+        except CouldNotMeasure as error:
+            cell = CostPart(target=target, engine=engine, kind="not measured", reason=str(error))
+        found.append(cell)
+    return found
+
+
+def _cell(place: Target, engine: str, path: Path, target: str, texts: Sequence[str], model: Model | None) -> CostPart:
+    if engine == "c" and isinstance(place, Compiles):
+        return place.cost(build.load(path, model), texts)
+    values, facts = _measured(place, path, texts, model)
+    return CostPart(target=target, engine=engine, kind="measured", values=values, facts=facts)
+
+
+def _measured(
+    place: Target, path: Path, texts: Sequence[str], model: Model | None
+) -> tuple[dict[str, float], dict[str, Any]]:
     facts = dict(place.probe())
     reference = build.load(path, model)
     with tempfile.TemporaryDirectory() as name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,24 @@ from hypothesis import strategies as st
 
 from grit.bench import measure, registry
 from grit.bench.export import build, onnx, packing, quantise, words
+from grit.bench.export.c import compiler
 from grit.bench.export.floating import FloatArtefact
-from grit.bench.targets.local import Local, spread
+from grit.bench.records import CostPart
+from grit.bench.targets import _spread
+from grit.bench.targets.local import Local
 from grit.bench.types import Artefact, CouldNotMeasure, Dense, Lstm, Mean, Program, Rows, UsageError
 
 WORDS = ("", "the", "plot", "is", "good", "bad", "not", "film", "and")
 TEXTS = ["the plot is good", "not good", "the film is bad and not good", "unheard of", ""]
-QUICK = Local(least_s=0.02, most_s=0.2, starts=1)
+
+
+class Brief(Local):
+    """This machine, for engine ``ort`` alone."""
+
+    engines = ("ort",)
+
+
+QUICK = Brief(least_s=0.02, most_s=0.2, starts=1)
 SPREAD = ("n_calls", "min_us", "p50_us", "p90_us", "p99_us", "iqr_us")
 
 
@@ -59,7 +71,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=200))
 def test_a_spread_is_ordered_and_inside_its_samples(samples: list[int]) -> None:
-    found = spread(samples)
+    found = _spread.times(samples)
     assert tuple(found) == SPREAD
     assert found["n_calls"] == len(samples)
     assert found["min_us"] == round(min(samples) / 1000, 3)
@@ -68,7 +80,7 @@ def test_a_spread_is_ordered_and_inside_its_samples(samples: list[int]) -> None:
 
 
 def test_a_spread_of_known_samples() -> None:
-    assert spread([k * 1000 for k in range(101)]) == {
+    assert _spread.times([k * 1000 for k in range(101)]) == {
         "n_calls": 101,
         "min_us": 0,
         "p50_us": 50,
@@ -228,6 +240,39 @@ def test_a_graph_is_measured_as_it_is(tmp_path: Path) -> None:
     assert "cold_us" not in cell.values
 
 
+def local_cells(file: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, CostPart]:
+    """Engine -> cell of this machine as it is, but for the patience."""
+    if gcc := shutil.which("gcc"):
+        monkeypatch.setenv("CC", gcc)
+    compiler.host.cache_clear()
+    monkeypatch.setattr(registry, "load", lambda kind, name: lambda: Local(least_s=0.02, most_s=0.2, starts=1))
+    try:
+        return {cell.engine: cell for cell in measure.cells(file, "local", TEXTS)}
+    finally:
+        compiler.host.cache_clear()
+
+
+def test_a_machine_measures_both_engines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = local_cells(path, monkeypatch)
+    assert set(cells) == {"ort", "c"}
+    compiled = cells["c"]
+    if "no C compiler" in compiled.reason:
+        pytest.skip(compiled.reason)
+    assert set(compiled.values) == {*SPREAD, *(f"neural_{name}" for name in SPREAD)}
+    assert compiled.values["min_us"] >= compiled.values["neural_min_us"] * 0.5
+    assert compiled.facts["output_error"] == 0.0 and compiled.facts["compared_texts"] == len(TEXTS)
+    assert {"compiler", "flags", "binary_sha256", "cpu", "clock_ns"} <= set(compiled.facts)
+    assert cells["ort"].kind == "measured"
+
+
+def test_a_graph_is_measured_but_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "artefact.safetensors"
+    file.write_bytes(packing.bundle(onnx.files(quantise.quantise(averages(), TEXTS))))
+    cells = local_cells(file, monkeypatch)
+    assert cells["ort"].kind == "measured"
+    assert cells["c"].kind == "not measured" and "our own programs only" in cells["c"].reason
+
+
 @pytest.mark.usefixtures("quick")
 def test_another_model_s_graph_gets_no_number(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = onnx.files(quantise.quantise(program(1), TEXTS))
@@ -258,7 +303,8 @@ def test_a_target_takes_what_follows_its_name(path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(registry, "load", lambda kind, name: {"ssh": Board}[name])
     (cell,) = measure.cells(path, "ssh://pi@board", TEXTS)
-    assert (cell.target, cell.reason) == ("ssh://pi@board", "no answer from pi@board: switch it on")
+    assert (cell.target, cell.engine) == ("ssh://pi@board", "ort")
+    assert cell.reason == "no answer from pi@board: switch it on"
 
 
 # --- equality and sizes ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ torch's tracer, its folder's files side by side in one container.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from grit.bench import datasets, records
 from grit.bench.export import packing, words
+from grit.bench.export.fixed import FixedArtefact
 from grit.bench.export.quantise import quantise
-from grit.bench.types import Artefact, Dataset, Example, Model, UsageError
+from grit.bench.types import Artefact, CouldNotMeasure, Dataset, Example, Model, UsageError
 
-FORMATS = ("program", "onnx")
+FORMATS = ("program", "onnx", "c")
 PRECISIONS = ("int8", "fp32")
 CALIBRATION_TEXTS = 256  # of the training split, by hash rank
 TRACED_TEXTS = 8  # that a traced graph is compared on
@@ -54,25 +56,51 @@ def load(path: Path, model: Model | None = None, *, threads: int = 1) -> Artefac
     return onnx.OnnxArtefact(packing.unbundle(data), model, threads=threads)
 
 
-def export(model: Model, artefact: Path, format_: str, precision: str, output: Path) -> dict[str, int]:
+def quickest(artefact: Artefact) -> Artefact:
+    """The artefact compiled for this machine where it is a fixed-point program and a compiler is here; else itself.
+
+    The same bits either way, so nothing that is asked of it can tell.
+    """
+    from grit.bench.export.c.compiled import CompiledArtefact
+
+    if not isinstance(artefact, FixedArtefact):
+        return artefact
+    try:
+        return CompiledArtefact(artefact)
+    except CouldNotMeasure:  # no compiler, or one that cannot do it
+        return artefact
+
+
+def export(
+    model: Model, artefact: Path, format_: str, precision: str, output: Path, *, licence: str = "unknown"
+) -> dict[str, int]:
     """Writes a trained model's files to the folder ``output``: name -> bytes.
 
     int8 is written from the deployed ``artefact`` itself, so it is what was attacked and ranked; fp32 from the model.
+    ``licence`` is that of the data it was trained on; a format that has a place for it says so.
     """
     if format_ not in FORMATS or precision not in PRECISIONS:
         raise UsageError(
             f"cannot export {precision} {format_}: formats are {', '.join(FORMATS)} in {', '.join(PRECISIONS)}"
         )
     from grit.bench.export import onnx
+    from grit.bench.export.c import emitter
 
     program = model.program()
     data = packing.read_file(artefact)
     if program is None:
-        if format_ == "program":
-            raise UsageError("this model has no program: export it --to onnx")
+        if format_ != "onnx":
+            raise UsageError(f"this model has no program, so no {format_}: export it --to onnx")
         files = packing.unbundle(data)
         if precision == "fp32":
             raise UsageError("a traced model is exported as it was deployed, in int8")
+    elif format_ == "c":
+        if precision == "int8":
+            digest = hashlib.sha256(data).hexdigest()
+            emission = emitter.emit(packing.unpack(data), licence=licence, digest=digest)
+        else:
+            emission = emitter.emit(program, licence=licence)
+        files = {name: text.encode() for name, text in emission.files.items()}
     elif format_ == "onnx":
         files = onnx.files(packing.unpack(data) if precision == "int8" else program)
     else:

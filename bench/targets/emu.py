@@ -1,9 +1,8 @@
 """An emulated ARM core: exact instruction counts, simulated cache misses and memory of the compiled program.
 
 ``emu://cortex-m4`` needs nothing but wheels (the extra ``arm``): a cross compiler and an emulator. What is counted is
-exact, the same to the digit in every process and on every machine that has the same compiler;
-it is no time, and none is
-given: how fast an emulator runs says nothing about the core.
+exact, the same to the digit in every process and on every machine that has the same compiler. It is no time, and none
+is given: how fast an emulator runs says nothing about the core.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from grit.bench import records, text
-from grit.bench.export import words
-from grit.bench.export.c import compiler, emitter
+from grit.bench import records
+from grit.bench.export.c import compiler
+from grit.bench.targets import _compiled, _spread
 from grit.bench.targets._cores import CORES, Core
 from grit.bench.types import Artefact, CouldNotMeasure, UsageError
 
-ENGINE = "c"
 LIMIT_S = 1800.0
 
 
@@ -38,6 +34,7 @@ class Emu:
     core: str = "cortex-m4"
     texts: int = 50  # compared and counted
     cached_texts: int = 3  # of these, whose data accesses go through the simulated cache
+    engines: ClassVar[tuple[str, ...]] = (_compiled.ENGINE,)
 
     def probe(self) -> Mapping[str, Any]:
         """The core and what stands in for it; CouldNotMeasure with the remedy where a wheel is missing."""
@@ -59,26 +56,27 @@ class Emu:
 
     def measure(self, artefact: Artefact, texts: Iterable[str]) -> Mapping[str, Any]:
         """The values of :meth:`cost`."""
-        return self.cost(artefact, list(texts)).values
+        return self.cost(artefact, texts).values
 
-    def cost(self, artefact: Artefact, texts: Sequence[str]) -> records.CostPart:
+    def cost(self, artefact: Artefact, texts: Iterable[str]) -> records.CostPart:
         """Instructions of text in, logits out, and of the network alone (``neural_``), L1D misses and memory.
 
         Every text's logits are compared first; a CouldNotMeasure says by how much they differ.
         """
         facts = dict(self.probe())
         core = self._core()
-        chosen = [text.normalise(raw) for raw in list(texts)[: self.texts]]
-        if not chosen:
-            raise CouldNotMeasure("no texts to count on: pass some of the dev split")
+        chosen = _compiled.chosen(texts, self.texts)
         elf, flags = build(artefact, core)
         found = run(elf, core, chosen, self.cached_texts)
-        facts |= {"flags": flags, **compare(artefact, chosen, [bytes.fromhex(raw) for raw in found["logits"]])}
+        facts |= {
+            "flags": flags,
+            **_compiled.compare(artefact, chosen, [bytes.fromhex(raw) for raw in found["logits"]]),
+        }
         values: dict[str, int | float] = {"n_samples": len(chosen)}
         for name in ("instructions", "neural_instructions"):
-            values |= spread(name, found[name])
+            values |= _spread.counts(name, found[name])
         if core.cache:
-            values |= spread("neural_misses", found["neural_misses"])
+            values |= _spread.counts("neural_misses", found["neural_misses"])
         values |= {
             "code_bytes": found["code_bytes"],
             "flash_bytes": found["flash_bytes"],
@@ -87,7 +85,9 @@ class Emu:
             "ram_bytes": found["scratch_bytes"] + found["stack_bytes"] + found["static_ram_bytes"],
         }
         facts["p50_tokens"] = statistics.median_low(found["tokens"])
-        return records.CostPart(target=f"emu://{core.name}", engine=ENGINE, kind="emulated", values=values, facts=facts)
+        return records.CostPart(
+            target=f"emu://{core.name}", engine=_compiled.ENGINE, kind="emulated", values=values, facts=facts
+        )
 
     def _core(self) -> Core:
         if self.core not in CORES:
@@ -95,14 +95,9 @@ class Emu:
         return CORES[self.core]
 
 
-def spread(name: str, samples: Sequence[int]) -> dict[str, int]:
-    """min, median (of two middle ones the lower) and max, as counts are."""
-    return {f"min_{name}": min(samples), f"p50_{name}": statistics.median_low(samples), f"max_{name}": max(samples)}
-
-
 def build(artefact: Artefact, core: Core) -> tuple[Path, str]:
     """The program of an artefact for a core: ELF file and the flags it was compiled with."""
-    files = dict(emitted(artefact).files) | {"sizes.c": _SIZES}
+    files = dict(_compiled.emitted(artefact).files) | {"sizes.c": _SIZES}
     arguments = ["-target", core.triple, f"-mcpu={core.cpu}", *compiler.FLAGS, "-ffreestanding", "-nostdlib"]
     arguments += ["-Wl,-e,model_text", "-Wl,--no-gc-sections"]
     elf = compiler.cached(compiler.zig(), files, [*arguments, "model.c", "sizes.c", "-o", "model.elf"], "model.elf")
@@ -113,14 +108,6 @@ _SIZES = """#include "model.h"
 const uint32_t grit_scratch_bytes = sizeof(model_scratch), grit_token_bytes = sizeof(model_token);
 const uint32_t grit_logits_bytes = sizeof(model_logit) * MODEL_CLASSES, grit_tokens = MODEL_MAX_TOKENS;
 """
-
-
-def emitted(artefact: Artefact) -> emitter.Emission:
-    """The C source of an artefact; CouldNotMeasure for one that is no program of ours."""
-    program = getattr(artefact, "program", None)
-    if program is None:
-        raise CouldNotMeasure("engine c compiles our own programs only: this artefact is a graph, measured by ort")
-    return emitter.emit(program, digest=artefact.digest)
 
 
 def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> dict[str, Any]:
@@ -145,18 +132,3 @@ def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> d
         raise CouldNotMeasure(f"the program did not run on the emulated {core.name}: {said[:200]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def compare(artefact: Artefact, texts: Sequence[str], raw: Sequence[bytes]) -> dict[str, Any]:
-    """``output_error`` and ``compared_texts`` of a program's logits; CouldNotMeasure beyond the tolerance."""
-    reference = words.answer(artefact, texts)
-    program = artefact.program  # type: ignore[attr-defined]  # probe refuses artefacts without one
-    logits = np.array([emitter.logits(program, one) for one in raw])
-    error = float(np.abs(logits - reference).max())
-    allowed = 0.0 if artefact.exact else emitter.FLOAT_TOLERANCE * max(float(np.abs(reference).max()), 1.0)
-    if not error <= allowed:  # NaN too
-        raise CouldNotMeasure(
-            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: a number would be another "
-            "program; report this with the compiler's version"
-        )
-    return {"output_error": error, "output_allowed": allowed, "compared_texts": len(texts)}

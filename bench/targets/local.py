@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from grit.bench import machine, text
+from grit.bench import machine, records
+from grit.bench.export.c import compiler
+from grit.bench.targets import _compiled, _spread
 from grit.bench.types import Artefact, CouldNotMeasure
 
 _START = """
@@ -56,6 +58,7 @@ class Local:
     warm_up_rounds: int = 2
     steady: float = 0.01  # a round has nothing new to say when it lowers the sum of best times by less
     starts: int = 3  # fresh processes
+    engines: ClassVar[tuple[str, ...]] = ("ort", "c")
     start_limit_s: float = 120.0
 
     def probe(self) -> Mapping[str, Any]:
@@ -75,9 +78,7 @@ class Local:
 
         The words of the texts are known to the artefact by then: a hash of a new word is not part of it.
         """
-        chosen = [text.normalise(raw) for raw in list(texts)[: self.texts]]
-        if not chosen:
-            raise CouldNotMeasure("no texts to time: pass some of the dev split")
+        chosen = _compiled.chosen(texts, self.texts)
 
         def whole(raw: str) -> np.ndarray:
             tokens = (artefact.tokenize(raw) or [""])[: artefact.max_tokens]
@@ -85,9 +86,19 @@ class Local:
 
         read = [artefact.intern((artefact.tokenize(raw) or [""])[: artefact.max_tokens])[None] for raw in chosen]
         sequences = [(rows, np.array([rows.shape[1]], np.int32)) for rows in read]
-        values = spread(self._samples([partial(whole, raw) for raw in chosen]))
-        neural = spread(self._samples([partial(artefact.logits, *sequence) for sequence in sequences]))
+        values = _spread.times(self._samples([partial(whole, raw) for raw in chosen]))
+        neural = _spread.times(self._samples([partial(artefact.logits, *sequence) for sequence in sequences]))
         return values | {f"neural_{name}": value for name, value in neural.items()}
+
+    def cost(self, artefact: Artefact, texts: Iterable[str]) -> records.CostPart:
+        """The same times of engine ``c``: the program compiled for this very processor, in a process of its own."""
+        some = _compiled.chosen(texts, self.texts)
+        built = _compiled.runner(artefact, compiler.host(), [compiler.native()])
+        work = _compiled.job(
+            some, rounds=(self.warm_up_rounds, self.warm_up_rounds), least_s=self.least_s, most_s=self.most_s
+        )
+        times = _compiled.parse(_compiled.run([str(built.path)], work, self.start_limit_s))
+        return _compiled.cell("local", artefact, some, times, {**self.probe(), **built.facts})
 
     def start(self, path: Path, raw: str) -> Mapping[str, float]:
         """A start from nothing, median of a few fresh processes: libraries, artefact, first answer, and all of it.
@@ -143,13 +154,6 @@ class Local:
         finally:
             if collecting:
                 gc.enable()
-
-
-def spread(samples_ns: Sequence[int]) -> dict[str, float]:
-    """n_calls, min_us, p50_us, p90_us, p99_us and iqr_us (between the quartiles) of times in nanoseconds."""
-    lowest, p25, p50, p75, p90, p99 = np.percentile(np.array(samples_ns) / 1000, [0, 25, 50, 75, 90, 99]).tolist()
-    times = {"min_us": lowest, "p50_us": p50, "p90_us": p90, "p99_us": p99, "iqr_us": p75 - p25}
-    return {"n_calls": len(samples_ns), **{name: round(value, 3) for name, value in times.items()}}
 
 
 def _line(path: Path) -> str | None:

@@ -7,7 +7,6 @@ the states of a recurrent body after a common beginning.
 from __future__ import annotations
 
 import ctypes
-import platform
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,11 +35,25 @@ class CompiledArtefact:
         self.max_tokens = artefact.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
-        layer = program.words
-        table = layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8)
-        self._table = words.Growing(np.ascontiguousarray(table))
+        self._table = self._known()
         self._memory = np.empty(0, np.uint8)
         self._library = library(emitter.emit_batch(program))
+
+    def _known(self) -> words.Growing:
+        layer = self.program.words
+        table = layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8)
+        return words.Growing(np.ascontiguousarray(table))
+
+    @property
+    def interned(self) -> int:
+        """Rows of a table that grows; 0 where the rows are the program's own."""
+        return len(self._words) if isinstance(self._words, words.Codes) else 0
+
+    def forget(self) -> None:
+        """Empty a table that grows: rows handed out before mean nothing any more."""
+        if isinstance(self._words, words.Codes):
+            self._words.forget()
+            self._table = self._known()
 
     def tokenize(self, text: str) -> list[str]:
         return self._words.tokenize(text)
@@ -79,8 +92,8 @@ def library(source: str) -> ctypes.CDLL:
     """The shared library of a source file of :func:`emitter.emit_batch`, compiled once for this machine."""
     cc = compiler.host()
     # the cache is this machine's, so the code may be too
-    tuned = ["-mcpu=native"] if platform.machine() in ("aarch64", "arm64") else ["-march=native"]
-    path = compiler.cached(cc, {"batch.c": source}, [*_FLAGS, *tuned, "batch.c", "-o", "batch.so"], "batch.so")
+    arguments = [*_FLAGS, compiler.native(), "batch.c", "-o", "batch.so"]
+    path = compiler.cached(cc, {"batch.c": source}, arguments, "batch.so")
     loaded = ctypes.CDLL(str(path))
     loaded.grit_batch_bytes.restype = ctypes.c_int64
     loaded.grit_batch_bytes.argtypes = [ctypes.c_int64] * 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,11 @@ def host() -> Compiler:
         if path:
             return Compiler((path,), _run([path, "--version"]).stdout.partition("\n")[0])
     raise CouldNotMeasure(f"no C compiler: {HOST_REMEDY}")
+
+
+def native() -> str:
+    """The argument that tunes code to this very processor."""
+    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 
 
 def cached(compiler: Compiler, files: Mapping[str, str], arguments: Sequence[str], output: str) -> Path:

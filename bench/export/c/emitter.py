@@ -39,12 +39,13 @@ class Emission:
 
 
 def emit(
-    program: Program | FixedProgram, name: str = "model", *, licence: str = "Apache-2.0", digest: str = ""
+    program: Program | FixedProgram, name: str = "model", *, licence: str = "unknown", digest: str = ""
 ) -> Emission:
     """``NAME.h``, ``NAME.c`` and an example, ``main.c``; ``name`` begins all that they export.
 
-    licence: an SPDX identifier for the weights; the code itself is Apache-2.0. digest: sha256 of the artefact, for
-    the record. Raises UsageError for a name that C cannot have, MalformedInput for a program that breaks its bounds.
+    licence: of the data that the weights were learned from; the code itself is Apache-2.0. digest: sha256 of the
+    artefact, for the record. Raises UsageError for a name that C cannot have, MalformedInput for a program that breaks
+    its bounds.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(f"C name {name!r}: expected a lower-case letter, then letters, digits and underscores")
@@ -63,9 +64,12 @@ def emit(
     origin = (
         f"Written by gritbench {__version__}" + (f" from artefact {digest}" if digest else "") + "; not to be edited."
     )
-    banner = f"/* {origin}\n * SPDX-License-Identifier: Apache-2.0 (code); weights: {licence}\n */\n"
+    banner = (
+        f"/* {origin}\n *\n * SPDX-License-Identifier: Apache-2.0\n"
+        f" * That is the code; the weights were learned from data under the licence: {_comment(licence)}\n */\n"
+    )
     files = {
-        f"{name}.h": banner + _header(program, sections),
+        f"{name}.h": banner + _header(program, sections, _constant_bytes("".join(parts))),
         f"{name}.c": banner + "\n".join(parts),
         "main.c": banner + chapter("main"),
     }
@@ -96,6 +100,17 @@ def logits(program: Program | FixedProgram, raw: bytes) -> np.ndarray:
     if isinstance(program, Program):
         return np.frombuffer(raw, "<f4").astype(np.float64)
     return np.frombuffer(raw, "<i4") * 2.0**-program.logit_bits
+
+
+def _comment(words: str) -> str:
+    """Words of others, safe inside a comment of a file in ASCII."""
+    return words.encode("ascii", "replace").decode().replace("*/", "* /").replace("\n", " ")
+
+
+def _constant_bytes(source: str) -> int:
+    """The bytes of all constant arrays; of tables that only some kernels have, all."""
+    found = re.findall(r"^static const (?:u?int(\d+)_t|float) \w+\[(\d+)\]", source, re.MULTILINE)
+    return sum(int(bits or 32) // 8 * int(count) for bits, count in found)
 
 
 def _renamed(text: str, name: str) -> str:
@@ -144,7 +159,7 @@ def _token(program: Program | FixedProgram) -> str:
 # --- the header -------------------------------------------------------------------------------------
 
 
-def _header(program: Program | FixedProgram, sections: Sequence[Section]) -> str:
+def _header(program: Program | FixedProgram, sections: Sequence[Section], constant_bytes: int) -> str:
     if isinstance(program, Program):
         unit, logit = "1.0", "float"
     else:
@@ -160,6 +175,8 @@ def _header(program: Program | FixedProgram, sections: Sequence[Section]) -> str
 #define MODEL_CLASSES {len(program.head.bias)}
 #define MODEL_MAX_TOKENS {program.max_tokens}
 #define MODEL_LOGIT_UNIT {unit} /* what one unit of a logit is worth */
+#define MODEL_CONSTANT_BYTES {constant_bytes} /* weights, words and tables, at most; code comes on top */
+#define MODEL_RAM_BYTES sizeof(model_scratch) /* all that a call writes, but for its stack */
 
 {chapter("isa")}
 {_token(program)}
