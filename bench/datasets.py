@@ -459,7 +459,10 @@ def _read_hub(name: str) -> Found:
     # The hub library raises its own and other libraries' network errors without a common base.
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CouldNotMeasure(f"dataset {name!r} could not be fetched from the hub: {first[:200]}") from error
+        raise CouldNotMeasure(
+            f"dataset {name!r} could not be fetched from the hub: {first[:200]}; "
+            f"try again with a network, or set GRIT_DATA to a folder that holds it (looked in {looked})"
+        ) from error
     splits: dict[str, list[Row]] = {}
     labels: tuple[str, ...] | None = None
     for split, table in fetched.items():

@@ -316,4 +316,4 @@ def test_the_workflow_calls_tox_environments_that_exist() -> None:
     sections = set(re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)) | {"tests"}
     assert environments and environments <= sections
     default = re.search(r"^env_list = (.*)$", (ROOT / "tox.ini").read_text(), re.MULTILINE)
-    assert default and default.group(1).split(", ") == ["lint", "tests", "parity", "benchmarks"]
+    assert default and default.group(1).split(", ") == ["lint", "benchmarks", "parity", "tests"]
