@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from grit.bench.types import CouldNotMeasure, GritError, UsageError
 if TYPE_CHECKING:
     from msgspec import Struct
 
+    from grit.bench.gate.clock import Turns
     from grit.bench.leaderboard import Section
     from grit.bench.records import CostPart
     from grit.bench.run import Finished
@@ -256,18 +258,57 @@ def train(output: Path | None, quiet: bool, debug: bool, jobs: int | None, **opt
 @grit.command()
 @click.argument("model")
 @_experiment
+@click.option("--show", type=click.IntRange(min=1), help="Show so many adversarial texts of each attack as diffs.")
 @_output
 @_quiet
 @_json
 @_debug
 def attack(
-    model: str, output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any
+    model: str,
+    show: int | None,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+    jobs: int | None,
+    **options: Any,
 ) -> None:
-    """Attack MODEL: a run folder, one row of it, or module:callable (texts to logits)."""
+    """Attack MODEL: a run folder, one row of it, or module:callable (texts to logits).
+
+    Prints the board and what each attack cost: robust accuracy against edits and queries, also in curves.svg.
+    """
     from grit.bench import run
 
+    if show is not None and as_json:
+        raise UsageError("--show prints texts for people, --json counts for programs: ask for one of them")
     finished = run.attack(model, _chosen(options), output, jobs=jobs, quiet=quiet)
     _show(finished, as_json)
+    if not as_json:
+        _draw(finished, show)
+
+
+def _draw(finished: Finished, show: int | None) -> None:
+    """The curves of a run's attacks; of each, ``show`` adversarial texts, on the terminal alone."""
+    from rich.console import Console
+
+    from grit.bench import curves, diffs, run
+
+    console = Console()
+    for row in finished.rows:
+        console.print()
+        for line in curves.lines(row.record):
+            console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    if show is not None:
+        labels, found = run.breaks(finished, show)
+        for each in found:
+            console.print()
+            console.print(diffs.heading(each, labels), style="bold", markup=False, highlight=False)
+            if console.is_terminal:
+                console.print(diffs.coloured(each.example.text, each.script))
+            else:
+                console.print(
+                    diffs.plain(each.example.text, each.script), markup=False, highlight=False, soft_wrap=True
+                )
 
 
 @grit.command()
@@ -297,7 +338,7 @@ def _render_cells(cells: Mapping[str, Sequence[CostPart]]) -> str:
 
 @grit.command()
 @click.argument("model")
-@click.option("--to", "format_", type=click.Choice(["onnx"]), required=True)
+@click.option("--to", "format_", type=click.Choice(["onnx", "c", "program"]), required=True)
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True)
 @_output
 @_json
@@ -362,10 +403,141 @@ def _print(sections: Sequence[Section]) -> None:
     leaderboard.show(sections, Console())
 
 
+# --- one row against another --------------------------------------------------------------------------
+
+
+@grit.command("compare")
+@click.argument("first")
+@click.argument("second")
+@_json
+@_debug
+def compare_(first: str, second: str, as_json: bool, debug: bool) -> None:
+    """Compare two rows example by example: FIRST and SECOND are run folders, rows of one, or bundles."""
+    from grit.bench import compare, operands
+
+    pairs = operands.paired(operands.rows(first), operands.rows(second))
+    found = [compare.compare(one, other) for one, other in pairs]
+    values = [json.loads(compare.encode(comparison)) for comparison in found]
+    _emit(values, as_json, "\n\n".join(map(compare.render, found)))
+
+
+def _percent(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not 0 <= value < 1:
+        raise click.BadParameter(f"{value}: expected a ratio in [0, 1), as 0.02 for two points")
+    return value
+
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@grit.command("gate")
+@click.option("--baseline", required=True, help="What stands: a run folder, one row of it, or a bundle.")
+@click.option("--candidate", required=True, help="What wants its place; trained only is enough for --fast.")
+@click.option("--fast", is_flag=True, help="Replay the baseline's breaks instead of comparing full runs.")
+@click.option("--margin", type=float, default=0.02, show_default=True, callback=_percent, help="A loss let through.")
+@click.option("--alpha", type=float, default=0.05, show_default=True, callback=_percent, help="Rate of false alarms.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Deployed bytes allowed.")
+@click.option("--max-instructions", multiple=True, metavar="TARGET=COUNT", help="Instructions a text allowed there.")
+@click.option("--clock", is_flag=True, help="Time both in turns, here; needs --calibration.")
+@click.option("--calibration", type=_file, help="What 'grit calibrate' wrote on this machine.")
+@click.option("--data", "data_", help="A name or file to read instead of the data that the baseline names.")
+@click.option("--junit", type=_file, help="Write JUnit XML.")
+@click.option("--summary", type=_file, help="Append Markdown, as to $GITHUB_STEP_SUMMARY.")
+@click.option("--benchmark", type=_file, help="Write JSON for github-action-benchmark (customSmallerIsBetter).")
+@click.option("--pytest-benchmark", "timings", type=_file, help="Write the times as pytest-benchmark does.")
+@click.option("--history", type=_file, help="Remember this gate in a file, and tell where numbers changed for good.")
+@click.option("--label", default="", help="Name of the candidate in the history, as a commit.")
+@_json
+@_debug
+def gate_(
+    baseline: str,
+    candidate: str,
+    fast: bool,
+    margin: float,
+    alpha: float,
+    max_bytes: int | None,
+    max_instructions: tuple[str, ...],
+    clock: bool,
+    calibration: Path | None,
+    data_: str | None,
+    junit: Path | None,
+    summary: Path | None,
+    benchmark: Path | None,
+    timings: Path | None,
+    history: Path | None,
+    label: str,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """May the candidate take the baseline's place? 0 pass, 1 fail, 3 inconclusive, 4 could not measure."""
+    from grit.bench import gate, records
+    from grit.bench.gate import accuracy, limits, outputs
+    from grit.bench.gate import fast as replay
+
+    allowed = limits.parse(max_instructions)
+    if not Path(baseline).exists():
+        raise CouldNotMeasure(f"no baseline at {baseline!r}: a gate without one lets nothing through; store one first")
+    lane = replay.checks(baseline, candidate, margin, alpha, data_) if fast else None
+    checks = [*(lane or accuracy.checks(baseline, candidate, margin, alpha))]
+    checks += limits.checks(candidate, max_bytes, allowed)
+    times: dict[str, Turns] = {}
+    if clock:
+        from grit.bench.gate import clock as clocks
+
+        known = None if calibration is None else clocks.read(calibration)
+        for check, turns in clocks.checks(baseline, candidate, known, data_):
+            checks.append(check)
+            if turns is not None:
+                times[check.row] = turns
+    report = gate.report(baseline, candidate, checks)
+    trends = outputs.trends(outputs.remember(history, report, label)) if history else []
+    if junit:
+        records.write(junit, outputs.junit(report))
+    if benchmark:
+        records.write(benchmark, outputs.action_benchmark(report))
+    if timings:
+        records.write(timings, outputs.pytest_benchmark(times))
+    if summary:
+        earlier = summary.read_bytes() if summary.exists() else b""
+        records.write(summary, earlier + outputs.markdown(report, trends).encode())
+    _emit(json.loads(gate.encode(report)), as_json, "\n".join([gate.render(report), *trends]))
+    sys.exit(report.code)
+
+
+@grit.command()
+@click.argument("model")
+@click.option("--pairs", type=click.IntRange(min=2), default=50, show_default=True, help="Runs against itself.")
+@click.option("--rounds", type=click.IntRange(min=5), default=30, show_default=True, help="Of all texts, a run.")
+@click.option("--data", "data_", help="A name or file to read instead of the data that the record names.")
+@_output
+@_json
+@_debug
+def calibrate(
+    model: str, pairs: int, rounds: int, data_: str | None, output: Path | None, as_json: bool, debug: bool
+) -> None:
+    """Time MODEL (one row) against itself: how far equals are apart on this machine. -o FILE keeps it for the gate."""
+    from grit.bench import records
+    from grit.bench.gate import clock
+
+    found = clock.calibrate(model, pairs, rounds, data_)
+    if output is not None:
+        records.write(output, records.encode(found) + b"\n")
+    text = (
+        f"{found.row}: {pairs} pairs of equals differ by up to {100 * math.expm1(found.least):.2f} % in their medians"
+    )
+    _emit(json.loads(records.encode(found)), as_json, text)
+
+
 # --- proof -------------------------------------------------------------------------------------------
 
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
-_unguarded = click.option("--unguarded", is_flag=True, help="No sandbox: for a bundle of your own.")
+_sandbox = click.option(
+    "--sandbox",
+    type=click.Choice(["bubblewrap", "seccomp", "rlimits", "none"]),
+    default="rlimits",
+    show_default=True,
+    help="The weakest sandbox that will do; the strongest that works here is taken. none: for a bundle of your own.",
+)
 _data_of = click.option("--data", "data_", help="A name or file to read instead of the data the bundle names.")
 
 
@@ -464,7 +636,7 @@ def lint(bundle: Path, as_json: bool, debug: bool) -> None:
 @click.option("--spot", "m", type=click.IntRange(min=1), default=100, show_default=True, help="Survivors to attack.")
 @click.option("--nonce", default="", help="Chooses the survivors. [default: drawn now]")
 @click.option("--verdict", type=click.Path(path_type=Path), help="File of the verdict, reused where all holds still.")
-@_unguarded
+@_sandbox
 @_json
 @_debug
 def verify_(
@@ -475,7 +647,7 @@ def verify_(
     m: int,
     nonce: str,
     verdict: Path | None,
-    unguarded: bool,
+    sandbox: str,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -484,7 +656,7 @@ def verify_(
 
     setting = verify.Setting(
         level=level,
-        respond=verify.unguarded if unguarded else verify.sandboxed,
+        respond=verify.unguarded if sandbox == "none" else verify.Sandboxed(sandbox),
         data=data_,
         pool={} if pool is None else challenge.read_pool(pool),
         spot=m,
@@ -506,16 +678,17 @@ def _conclude(report: Report, as_json: bool, remark: str = "") -> None:
 @click.argument("evidence", type=click.Path(path_type=Path, exists=True))
 @_data_of
 @click.option("--pool", type=click.Path(path_type=Path), help="Folder that the breaks join if they hold.")
-@_unguarded
+@_sandbox
 @_json
 @_debug
 def challenge_(
-    bundle: Path, evidence: Path, data_: str | None, pool: Path | None, unguarded: bool, as_json: bool, debug: bool
+    bundle: Path, evidence: Path, data_: str | None, pool: Path | None, sandbox: str, as_json: bool, debug: bool
 ) -> None:
     """Try EVIDENCE (a .jsonl.gz of breaks) against what BUNDLE claims to survive; true breaks lower the row."""
     from grit.bench import challenge, submission, verify
 
-    setting = verify.Setting(respond=verify.unguarded if unguarded else verify.sandboxed, data=data_)
+    respond = verify.unguarded if sandbox == "none" else verify.Sandboxed(sandbox)
+    setting = verify.Setting(respond=respond, data=data_)
     ruling, lines = challenge.challenge(submission.read_bundle(bundle), evidence, setting)
     if pool is not None and ruling.upheld:
         challenge.join(pool, lines)

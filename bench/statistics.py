@@ -112,6 +112,48 @@ def mcnemar_power(n: int, discordant: float, difference: float, alpha: float = 0
     return power
 
 
+def loss_bound(b: int, c: int, n: int, level: float = 0.95) -> Interval:
+    """Bounds of a paired loss (accuracy before minus accuracy after), each one-sided at ``level``.
+
+    b: examples right before only; c: right after only; of n. Tango's score interval (Stat. Med. 1998, section 3),
+    which keeps its level at small counts and rare differences, where the plain one of Wald is too short.
+    """
+    _check_count(b + c, n)
+    if n == 0:
+        return Interval(-1.0, 1.0)
+    z = NormalDist().inv_cdf(level)
+
+    def score(loss: float) -> float:
+        # The likeliest share of c if the loss is this one solves a q^2 + m q + k = 0 (Tango 1998, appendix).
+        m = (2 * n - b + c) * loss - b - c
+        k = -c * loss * (1 - loss)
+        q = (math.sqrt(max(m * m - 8 * n * k, 0.0)) - m) / (4 * n)
+        variance = n * (2 * q + loss * (1 - loss))
+        gap = b - c - n * loss
+        return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap) if gap else 0.0
+
+    def where(wanted: float) -> float:
+        low, high = -1.0, 1.0  # the score falls as the loss rises
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > wanted else (low, middle)
+        return (low + high) / 2
+
+    return Interval(where(z), where(-z))
+
+
+def settling_n(b: int, c: int, n: int, margin: float, level: float = 0.95) -> int | None:
+    """How many examples would tell whether the paired loss is above ``margin``, if it is what was seen; None: no n.
+
+    The normal approximation of :func:`loss_bound` with the shares of ``b`` and ``c`` of ``n``.
+    """
+    loss, discordant = (b - c) / n, (b + c) / n
+    if math.isclose(loss, margin):
+        return None
+    z = NormalDist().inv_cdf(level)
+    return max(n + 1, math.ceil((discordant - loss * loss) * (z / (loss - margin)) ** 2))
+
+
 def paired_bootstrap(
     a: Sequence[float] | np.ndarray,
     b: Sequence[float] | np.ndarray,
@@ -280,6 +322,22 @@ def mann_whitney(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarra
     gap = max(abs(u - pairs / 2) - 0.5, 0.0)
     p = math.erfc(gap / math.sqrt(2 * variance)) if variance > 0 else 1.0
     return MannWhitney(u, min(1.0, p), u / pairs)
+
+
+def change_points(series: Sequence[float], alpha: float = 0.01) -> tuple[int, ...]:
+    """Where a history changes its level: the first index of each new stretch.
+
+    The cut whose two sides differ most clearly (Mann-Whitney, Bonferroni over all cuts) is taken if it is
+    significant, then each side is searched alike (binary segmentation; Vostrikova 1981).
+    """
+    n = len(series)
+    if n < 2:
+        return ()
+    p, cut = min((mann_whitney(series[:at], series[at:]).p, at) for at in range(1, n))
+    if p * (n - 1) > alpha:
+        return ()
+    left, right = change_points(series[:cut], alpha), change_points(series[cut:], alpha)
+    return (*left, cut, *(cut + at for at in right))
 
 
 # --- distributions ------------------------------------------------------------------------------------

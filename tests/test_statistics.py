@@ -466,3 +466,62 @@ def test_the_incomplete_beta_function(x: float, a: float, b: float) -> None:
 def test_no_scipy_at_run_time() -> None:
     program = "import sys, grit.bench.statistics; sys.exit(any(m in sys.modules for m in ('scipy', 'torch', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- losses and histories -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 44), (0, 3, 50), (5, 0, 50), (30, 30, 1000)])
+def test_bounds_of_a_paired_loss_lie_where_the_score_is_the_quantile(b: int, c: int, n: int) -> None:
+    found = s.loss_bound(b, c, n, 0.975)
+    assert found.low < (b - c) / n < found.high
+    z = 1.959963984540054
+    for bound, wanted in ((found.low, z), (found.high, -z)):
+        m = (2 * n - b + c) * bound - b - c
+        q = (math.sqrt(m * m + 8 * n * c * bound * (1 - bound)) - m) / (4 * n)
+        score = (b - c - n * bound) / math.sqrt(n * (2 * q + bound * (1 - bound)))
+        assert score == pytest.approx(wanted, abs=1e-6)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(60, 200))
+def test_a_loss_the_other_way_round_is_a_gain(b: int, c: int, n: int) -> None:
+    there, back = s.loss_bound(b, c, n), s.loss_bound(c, b, n)
+    assert there.low == pytest.approx(-back.high, abs=1e-9) and there.high == pytest.approx(-back.low, abs=1e-9)
+    assert there.low <= (b - c) / n <= there.high
+    wider = s.loss_bound(b, c, n, 0.99)
+    assert wider.low <= there.low and there.high <= wider.high
+
+
+def test_bounds_of_a_loss_keep_their_level() -> None:
+    rng = np.random.default_rng(0)
+    trials, n, level, outside = 2000, 200, 0.95, 0
+    for lost, won in rng.multinomial(n, [0.05, 0.02, 0.93], size=trials)[:, :2]:
+        outside += s.loss_bound(int(lost), int(won), n, level).low > 0.03
+    assert outside / trials <= (1 - level) + 4 * math.sqrt(level * (1 - level) / trials)
+
+
+def test_no_examples_bound_nothing() -> None:
+    assert s.loss_bound(0, 0, 0) == (-1.0, 1.0)
+
+
+def test_the_n_that_settles_a_loss_does() -> None:
+    b, c, n, margin = 30, 5, 1000, 0.02
+    needed = s.settling_n(b, c, n, margin)
+    assert needed is not None and needed > n
+    assert s.loss_bound(b, c, n).low <= margin
+    scaled = s.loss_bound(round(b * needed / n * 1.05), round(c * needed / n * 1.05), round(needed * 1.05))
+    assert scaled.low > margin
+    assert s.settling_n(25, 5, 1000, 0.02) is None
+
+
+def test_levels_of_a_history_are_cut_where_they_change() -> None:
+    rng = np.random.default_rng(0)
+    steps = np.concatenate([rng.normal(0, 1, 30), rng.normal(5, 1, 30), rng.normal(-5, 1, 30)])
+    assert s.change_points(steps.tolist()) == (30, 60)
+    assert s.change_points([]) == s.change_points([1.0]) == s.change_points([2.0] * 50) == ()
+
+
+def test_a_history_without_a_change_has_hardly_ever_a_cut() -> None:
+    rng = np.random.default_rng(1)
+    cut = sum(bool(s.change_points(rng.normal(size=24).tolist())) for _ in range(60))
+    assert cut <= 4  # 1 % and the luck of 60
