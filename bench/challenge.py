@@ -13,11 +13,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from grit.bench import records, verify
+from grit.bench import records
 from grit.bench.records import Robust, Sha256
 from grit.bench.submission import Bundle
 from grit.bench.types import MalformedInput, Outcome, Script, Verdict
-from grit.bench.verify import Case, Setting
+from grit.bench.verify import Case, Setting, claims, replay, verify
+from grit.bench.verify.case import margin
+from grit.bench.verify.verdict import less
 
 Pool = Mapping[str, tuple[Script, ...]]
 """Example id -> scripts that broke some model on it."""
@@ -70,17 +72,16 @@ def challenge(bundle: Bundle, evidence: Path, setting: Setting) -> tuple[Ruling,
     Raises MalformedInput (a bundle that fails lint, evidence that is none), Verdict (a row that does not even
     hold its examples), CouldNotMeasure (data that is not here), SandboxViolation.
     """
-    linted = verify.verify(bundle, Setting(level="lint"))
+    linted = verify(bundle, Setting(level="lint"))
     if linted.code:
         raise MalformedInput(f"{bundle.where}: {linted.findings[0].reason}")
     handed_in = [outcome for outcome in _lines(evidence) if outcome.outcome == "broken"]  # nothing else says anything
     if not handed_in:
         raise MalformedInput(f"{evidence} holds no line that says broken: hand in evidence of breaks")
     case = Case(bundle, setting)
-    for check in (verify.revision, verify.selection):
+    for check in (claims.revision, claims.selection):
         for reason in check(case):
             raise Verdict(f"{bundle.where} is refuted without a challenge: {reason}")
-    labels = {line.id: line.label for line in case.evidence.clean}
     standing = set(case.survivors)
     refused: list[Refused] = []
     texts: dict[str, str] = {}
@@ -94,20 +95,10 @@ def challenge(bundle: Bundle, evidence: Path, setting: Setting) -> tuple[Ruling,
     for outcome in handed_in:
         if outcome.id not in texts:
             continue
-        logits, label = answers[texts[outcome.id]], labels[outcome.id]
-        margin = verify.margin_of(logits, label)
-        if int(logits.argmax()) != label and margin > case.slack(logits):
-            upheld.append(
-                Outcome(
-                    outcome.id,
-                    "broken",
-                    outcome.script,
-                    int(logits.argmax()),
-                    margin,
-                    words=outcome.words,
-                    trace=outcome.trace,
-                )
-            )
+        logits, label = answers[texts[outcome.id]], case.labels[outcome.id]
+        if replay.is_break(case, logits, label):
+            said = int(logits.argmax()), margin(logits, label)  # by the model, whatever the challenger wrote
+            upheld.append(Outcome(outcome.id, "broken", outcome.script, *said, words=outcome.words))
         else:
             refused.append(Refused(id=outcome.id, reason="the model is right on the text under this script"))
     worst = case.claim.record.worst
@@ -118,7 +109,7 @@ def challenge(bundle: Bundle, evidence: Path, setting: Setting) -> tuple[Ruling,
         upheld=tuple(outcome.id for outcome in upheld),
         refused=tuple(sorted(refused, key=lambda each: each.id)),
         before=worst,
-        after=Robust(low=worst.low - len(upheld), high=worst.high - len(upheld), n=worst.n),
+        after=less(worst, len(upheld)),
         mode=tuple(case.notes),
     )
     return ruling, records.encode_outcomes(upheld)

@@ -32,7 +32,7 @@ What happens to code that has taken over the child entirely, and tries it (the t
 nobody, who may signal nobody else and reads only what everybody may read. In mode bubblewrap the namespaces and the
 filter each stop what they can on their own, so a hole in one is not a hole in both. On macOS memory is not limited but
 watched, every :data:`WATCH_S`. An answer says its mode, and why it is no stronger one; what it must be at least is the
-caller's to say.
+caller's to say (``grit verify --sandbox MODE``), and then nothing weaker is tried.
 """
 
 from __future__ import annotations
@@ -102,12 +102,13 @@ def logits(
     *,
     limits: Limits = Limits(),  # frozen
     mode: str | None = None,
+    least: str = MODES[-1],
     seed: int = 0,
 ) -> Answer:
     """The logits of an artefact, computed where it can do no harm.
 
     ``artefact_path``: a program file, a container of files, or an ONNX folder. ``mode``: one of MODES; None is the
-    strongest that works here. ``seed`` decides the order in which the child sees the texts.
+    strongest that works here, and at least ``least``. ``seed`` decides the order in which the child sees the texts.
 
     Raises SandboxViolation for a model that tried what it may not or used more than its limits, MalformedInput for
     one that cannot be read, fails, or answers with numbers that are none, CouldNotMeasure where the mode does not work.
@@ -115,7 +116,7 @@ def logits(
     data, onnx = _read_artefact(artefact_path)
     order = np.random.default_rng(seed).permutation(len(texts))
     shuffled, answer = [texts[k] for k in order], np.empty((0, 0))
-    with _start(mode, limits, WORKER, onnx) as child:
+    with _start(_chosen(mode, least), limits, WORKER, onnx) as child:
         answer = child.ask(data, shuffled)
         child.dismiss()
     if not np.isfinite(answer).all():
@@ -130,7 +131,7 @@ def unavailable() -> dict[str, str]:
     found: dict[str, str] = {}
     for mode in MODES:
         try:
-            with _start(mode, Limits(), WORKER, False):
+            with _start((mode,), Limits(), WORKER, False):
                 found[mode] = ""
         except CouldNotMeasure as error:
             found[mode] = str(error)
@@ -203,13 +204,19 @@ def _bubblewrap(bwrap: str, python: str, packages: Sequence[Path], worker: Seque
 # --- start and end ------------------------------------------------------------------------------------------
 
 
+def _chosen(mode: str | None, least: str) -> Sequence[str]:
+    """The modes to try, in this order."""
+    for name in (mode or MODES[0], least):
+        if name not in MODES:
+            raise UsageError(f"unknown sandbox mode {name!r}: modes are {', '.join(MODES)}")
+    return (mode,) if mode else MODES[: 1 + MODES.index(least)]
+
+
 @contextmanager
-def _start(mode: str | None, limits: Limits, worker: Sequence[str], onnx: bool) -> Iterator[_Child]:
+def _start(modes: Sequence[str], limits: Limits, worker: Sequence[str], onnx: bool) -> Iterator[_Child]:
     """A child that is locked in and waits; ``worker`` is what Python is called with. Afterwards it is gone."""
-    if mode is not None and mode not in MODES:
-        raise UsageError(f"unknown sandbox mode {mode!r}: modes are {', '.join(MODES)}")
     reasons: list[str] = []
-    for candidate in MODES if mode is None else (mode,):
+    for candidate in modes:
         try:
             command = _command(candidate, limits, worker, onnx)
             with tempfile.TemporaryDirectory(prefix="grit-") as empty:  # a folder that is no more takes no file
@@ -222,7 +229,7 @@ def _start(mode: str | None, limits: Limits, worker: Sequence[str], onnx: bool) 
         finally:
             child.kill()
         return
-    raise CouldNotMeasure(f"no sandbox ({'; '.join(reasons)}): repair this or name another mode")
+    raise CouldNotMeasure(f"no sandbox ({'; '.join(reasons)}): repair this, or allow a weaker mode")
 
 
 def _command(mode: str, limits: Limits, worker: Sequence[str], onnx: bool) -> list[str]:

@@ -148,7 +148,7 @@ def test_what_holds_joins_the_pool_and_lowers_the_row_from_then_on(tmp_path: Pat
     worst = of(files).submission.record.worst
     assert report.code == 0
     assert report.lowered == records.Robust(low=worst.low - 1, high=worst.high - 1, n=worst.n)
-    assert verify.badge(report, report.key) == "challenged"
+    assert verify.verdict.badge(report, report.key) == "challenged"
     assert "lowered to" in verify.render(report)
 
 
@@ -185,7 +185,7 @@ def test_the_verdict_knows_its_pool() -> None:
     without = verify.verify(of(files), SETTING).key
     assert without.pool_sha256 is None
     assert with_pool.pool_sha256 is not None
-    assert verify.pool_digest({id: (found.script,)}) == with_pool.pool_sha256
+    assert verify.verdict.pool_digest({id: (found.script,)}) == with_pool.pool_sha256
 
 
 # --- the command ------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_the_verdict_knows_its_pool() -> None:
 def test_the_command_joins_the_pool_and_says_so(tmp_path: Path) -> None:
     files, id, found = hidden()
     submission.write(tmp_path / "row", files)
-    words = ["challenge", str(tmp_path / "row"), str(handed_in(tmp_path, found)), "--unguarded", "--json"]
+    words = ["challenge", str(tmp_path / "row"), str(handed_in(tmp_path, found)), "--sandbox", "none", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "grit", *words, "--pool", str(tmp_path / "pool")],
         capture_output=True,

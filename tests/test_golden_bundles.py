@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grit.bench import datasets, verify
+from grit.bench import datasets, registry, verify
 
 sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
 
@@ -19,6 +19,7 @@ ATTACKED = [name for name in GOLDEN if name not in QUICK]
 
 
 _loaded = functools.cache(datasets.load)
+_installed = functools.cache(registry.entry_points)
 
 
 def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> verify.Report:
@@ -28,6 +29,7 @@ def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wit
         monkeypatch.setenv("GRIT_DATA", str(tmp_path))
     else:
         monkeypatch.setattr(datasets, "load", _loaded)
+    monkeypatch.setattr(registry, "entry_points", _installed)
     setting = verify.Setting(level=case.level, respond=case.responder(), pool=case.pool(), nonce="of the day")
     return verify.verify(bundle_of(case, tmp_path), setting, without=frozenset({without}))
 

@@ -126,12 +126,12 @@ def test_texts_are_shuffled_and_carry_no_ids_and_no_labels() -> None:
 
 
 def test_a_model_is_run_in_the_sandbox_unless_told_otherwise(bundle: Path) -> None:
-    assert Setting().respond is verify.sandboxed
+    assert Setting().respond == verify.Sandboxed("rlimits")
     done = grit("verify", str(bundle), "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert any("sandbox mode" in note and "none" not in note for note in report["notes"])
-    assert report["key"]["sandboxed"]
+    assert report["key"]["sandbox"] == "rlimits"
 
 
 # --- spot: odds and floor -------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_tampering_is_caught_as_often_as_theory_says(share: float, pool: int) ->
     ids = [f"{number:016x}" for number in range(pool)]
     false = set(random.Random(3).sample(ids, int(share * pool)))
     nonces = 600
-    caught = sum(not false.isdisjoint(verify.drawn("0" * 64, f"night {k}", ids, 100)) for k in range(nonces))
+    caught = sum(not false.isdisjoint(verify.spot.drawn("0" * 64, f"night {k}", ids, 100)) for k in range(nonces))
     theory = spot_detection(share, 100)
     spread = math.sqrt(theory * (1 - theory) / nonces)
     # Drawing without putting back hits a little more often than the theory of drawing with it.
@@ -154,14 +154,14 @@ def test_every_survivor_is_as_likely_to_be_drawn() -> None:
     ids = [f"{number:016x}" for number in range(40)]
     counts = dict.fromkeys(ids, 0)
     for k in range(2000):
-        for id in verify.drawn("0" * 64, str(k), ids, 10):
+        for id in verify.spot.drawn("0" * 64, str(k), ids, 10):
             counts[id] += 1
     assert max(abs(count - 500) for count in counts.values()) < 5 * math.sqrt(2000 * 0.25 * 0.75)
 
 
 def test_the_draw_depends_on_bundle_and_nonce() -> None:
     ids = [f"{number:016x}" for number in range(200)]
-    draws = {tuple(verify.drawn(digest * 64, nonce, ids, 20)) for digest in "01" for nonce in ("a", "b")}
+    draws = {tuple(verify.spot.drawn(digest * 64, nonce, ids, 20)) for digest in "01" for nonce in ("a", "b")}
     assert len(draws) == 4
 
 
@@ -171,7 +171,7 @@ def test_a_hidden_break_is_caught_exactly_when_it_is_drawn() -> None:
     survivors = parts.survivors()
     verdicts = set()
     nonces = [f"n{k}" for k in range(200)]
-    drawn = {nonce: verify.drawn(of(files).digest, nonce, survivors, 1)[0] == id for nonce in nonces}
+    drawn = {nonce: verify.spot.drawn(of(files).digest, nonce, survivors, 1)[0] == id for nonce in nonces}
     for nonce in (next(n for n in nonces if drawn[n]), next(n for n in nonces if not drawn[n])):
         report = checked(files, level="spot", spot=1, nonce=nonce)
         assert (report.code == 1) == drawn[nonce]
@@ -230,7 +230,7 @@ def test_a_verdict_is_used_again_only_where_every_field_of_its_key_matches(bundl
         {"data_revision": "0" * 64},
         {"level": "replay"},
         {"pool_sha256": "0" * 64},
-        {"sandboxed": False},
+        {"sandbox": "none"},
         {"nonce": "y"},
         {"spot": 3},
     ):
@@ -254,12 +254,12 @@ def test_a_damaged_verdict_is_one_clear_line(bundle: Path, tmp_path: Path) -> No
 
 def test_badges() -> None:
     good = checked(honest())
-    assert verify.badge(good, good.key) == "current"
-    assert verify.badge(good, msgspec.structs.replace(good.key, verifier="9.9")) == "stale"
+    assert verify.verdict.badge(good, good.key) == "current"
+    assert verify.verdict.badge(good, msgspec.structs.replace(good.key, verifier="9.9")) == "stale"
     lowered = msgspec.structs.replace(good, lowered=records.Robust(low=1, high=1, n=30))
-    assert verify.badge(lowered, good.key) == "challenged"
-    assert verify.badge(msgspec.structs.replace(good, code=1), good.key) == "refuted"
-    assert verify.badge(msgspec.structs.replace(good, code=4), good.key) == "unverified"
+    assert verify.verdict.badge(lowered, good.key) == "challenged"
+    assert verify.verdict.badge(msgspec.structs.replace(good, code=1), good.key) == "refuted"
+    assert verify.verdict.badge(msgspec.structs.replace(good, code=4), good.key) == "unverified"
 
 
 def test_a_verdict_reads_back() -> None:
@@ -283,7 +283,7 @@ OTHER_MACHINES = {
 @pytest.mark.parametrize("name", OTHER_MACHINES)
 def test_exact_bundles_are_bit_exact_on_other_machines(name: str, bundle: Path) -> None:
     done = grit(
-        "verify", str(bundle), "--level", "spot", "--spot", "3", "--unguarded", "--json", **OTHER_MACHINES[name]
+        "verify", str(bundle), "--level", "spot", "--spot", "3", "--sandbox", "none", "--json", **OTHER_MACHINES[name]
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -345,11 +345,11 @@ def test_neither_torch_nor_an_attack_library_is_imported(level: str, bundle: Pat
     ("name", "words", "code"),
     [
         ("good archive", ["lint"], 0),
-        ("good archive", ["verify", "--unguarded"], 0),
-        ("an edited outcome", ["verify", "--unguarded"], 1),
+        ("good archive", ["verify", "--sandbox", "none"], 0),
+        ("an edited outcome", ["verify", "--sandbox", "none"], 1),
         ("an edited outcome", ["lint"], 0),
         ("an unknown key", ["lint"], 6),
-        ("another revision of the data", ["verify", "--unguarded"], 4),
+        ("another revision of the data", ["verify", "--sandbox", "none"], 4),
         ("zip slip", ["verify"], 6),
     ],
 )
@@ -387,8 +387,8 @@ def _tensor(kind: str = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict
 
 
 def test_whole_weights_are_read() -> None:
-    assert verify.tensors(_safetensors(_tensor(), bytes(8)), "w") == {"a": ("F32", (2,))}
-    assert verify.tensors(_safetensors({"__metadata__": {"format": "pt"}}), "w") == {}
+    assert verify.lint.tensors(_safetensors(_tensor(), bytes(8)), "w") == {"a": (2,)}
+    assert verify.lint.tensors(_safetensors({"__metadata__": {"format": "pt"}}), "w") == {}
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_whole_weights_are_read() -> None:
 )
 def test_other_weights_are_refused(data: bytes) -> None:
     with pytest.raises(MalformedInput, match=r"^w"):
-        verify.tensors(data, "w")
+        verify.lint.tensors(data, "w")
 
 
 # --- bad input of any kind --------------------------------------------------------------------------------
@@ -483,10 +483,10 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
         lambda: honest()["evidence/clean.jsonl.gz"],
         lambda data: records.decompress(data, "x", 1 << 20),
     ),
-    "weights": (lambda: honest()["model/model.safetensors"], lambda data: verify.tensors(data, "x")),
+    "weights": (lambda: honest()["model/model.safetensors"], lambda data: verify.lint.tensors(data, "x")),
     "headers of weights": (
         lambda: _safetensors({"__metadata__": {"format": "pt"}, **_tensor()}, bytes(8)),
-        lambda data: verify.tensors(data, "x"),
+        lambda data: verify.lint.tensors(data, "x"),
     ),
     "programs": (lambda: honest()["model/artefact.safetensors"], packing.unpack),
     "archives": (
@@ -572,7 +572,7 @@ def fuzz_scripts(count: int, seed: int) -> None:
     for _ in range(count):
         parts = apart(honest())
         for attack in parts.attacks:
-            id = chance.choice(sorted(parts.clean))
+            id = chance.choice(sorted(parts.attacks[attack]))
             outcome = parts.attacks[attack][id]
             places = sorted(chance.sample(range(outcome.words), min(outcome.words, chance.randrange(1, 4))))
             ops = [chance.choice(("replace", "insert", "delete")) for _ in places]
