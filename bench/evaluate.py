@@ -64,16 +64,11 @@ def margins(logits: np.ndarray, label: int) -> np.ndarray:
 
 
 def answers(victim: Respondent, texts: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Logits of texts as they are, [texts classes], and what failed: place -> reason; its row is NaN.
-
-    Raises MalformedInput for a victim that fails on every one of several texts: that is no model.
-    """
+    """Logits of texts as they are, [texts classes], and what failed: place -> reason; its row is NaN."""
     logits = np.full((len(texts), victim.classes), np.nan)
     reasons: dict[int, str] = {}
     for start in range(0, len(texts), _CLEAN_TEXTS):
         _answer_into(victim, texts[start : start + _CLEAN_TEXTS], start, logits, reasons)
-    if reasons and len(reasons) == len(texts):
-        raise MalformedInput(f"the model fails on each of {len(texts)} clean texts: {reasons[0]}")
     return logits, reasons
 
 
@@ -130,8 +125,8 @@ def attack_all(
         where the last one was killed. A journal of anything else is refused (UsageError).
     window: examples in flight; it bounds the memory and changes no outcome.
 
-    Raises MalformedInput for a label outside the victim's classes or a victim that fails on every clean text; a
-    failure on single texts, clean or edited (an exception, a logit that is no number), is an ``error`` outcome.
+    Raises MalformedInput for a label outside the victim's classes. A victim that fails on a text, clean or edited
+    (an exception, a logit that is no number), makes an ``error`` outcome.
     """
     threat = attack.threat
     name = registry.attack_name(attack) if name is None else name

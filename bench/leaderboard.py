@@ -313,12 +313,30 @@ def cells(line: Line) -> dict[str, Any]:
     for attack in record.attacks:
         found[f"robust_k:{attack.name}"] = attack.robust.low
         found[f"robust_n:{attack.name}"] = attack.robust.n
+    for key, count in (("random", control(record)), ("pool", pooled(record))):
+        if count is not None:
+            found[f"{key}_k"], found[f"{key}_n"] = count.k, count.n
     for part, size in sorted(record.artefact.sizes_bytes.items()):
         found[f"bytes:{part}"] = size
     for cell in record.costs:
         for name, value in sorted(cell.values.items()):
             found[f"{cell.target}:{cell.engine}:{name}:{cell.kind}"] = value
     return found
+
+
+def control(record: Record) -> Count | None:
+    """Examples of the sample that withstood random search in the widest space of the row's attacks."""
+    found = [Count(k=check.k, n=check.n) for check in record.checks if check.check == "control" and check.n]
+    return min(found, key=lambda count: count.k / count.n, default=None)
+
+
+def pooled(record: Record) -> Count | None:
+    """Examples that withstood the attacks and, too, what broke the other rows of the run."""
+    return next((Count(k=check.k, n=check.n) for check in record.checks if check.check == "transfer"), None)
+
+
+def percent_count(count: Count | None) -> str:
+    return "-" if count is None else percent(count.k, count.n)
 
 
 def percent(k: int, n: int) -> str:
@@ -388,6 +406,10 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
     }
     for at, (name, heading) in enumerate(section.headings.items()):
         found[name] = Column(heading, _attack_cell(at))
+    if any(control(line.record) for line in section.lines):
+        found["random"] = Column("Random", lambda line: percent_count(control(line.record)))
+    if any(pooled(line.record) for line in section.lines):
+        found["pool"] = Column("Pool", lambda line: percent_count(pooled(line.record)))
     found["kB"] = Column("kB", lambda line: kilobytes(line.record.artefact.total_bytes))
     if with_parts:
         found["parts"] = Column("of which kB", lambda line: parts(line.record), number=False)
@@ -423,6 +445,13 @@ def notes(section: Section) -> list[str]:
     ]
     if section.attacks:
         found.append(f"Worst case over {', '.join(section.headings)}: right after every one of them.")
+    if sampled := {count.n for line in section.lines if (count := control(line.record))}:
+        of = str(sampled.pop()) if len(sampled) == 1 else f"{min(sampled)} to {max(sampled)}"
+        found.append(
+            f"Random: of {of} examples that were right, robust to random search with as many queries; not ranked."
+        )
+    if dates := sorted({line.record.run.created[:10] for line in section.lines if pooled(line.record)}):
+        found.append(f"Pool: worst case with what broke the run's other rows, as of {', '.join(dates)}; not ranked.")
     if any(line.rank for line in section.lines):
         found.append(
             "Same rank: not told apart from the best row of the group (exact McNemar on the same examples, Holm, 5 %)."
@@ -441,7 +470,18 @@ def notes(section: Section) -> list[str]:
     return found
 
 
-_DROPPED_FIRST = ("parts", "flags", "k/n", "clean interval", "local p50", "kB", "worst interval", "rank")
+_DROPPED_FIRST = (
+    "parts",
+    "random",
+    "pool",
+    "flags",
+    "k/n",
+    "clean interval",
+    "local p50",
+    "kB",
+    "worst interval",
+    "rank",
+)
 
 
 def show(sections: Sequence[Section], console: Console, *, with_parts: bool = False) -> None:
@@ -449,7 +489,7 @@ def show(sections: Sequence[Section], console: Console, *, with_parts: bool = Fa
     for section in sections:
         known = columns(section, with_parts=with_parts)
         attacks = [name for name in section.headings if name in known]
-        order = [*_DROPPED_FIRST[:4], *reversed(attacks), *_DROPPED_FIRST[4:]]
+        order = [*_DROPPED_FIRST[:6], *reversed(attacks), *_DROPPED_FIRST[6:]]
         left_out: list[str] = []
         for key in (column for column in order if column in known):
             if _width(_table(section, known, left_out), console) <= console.width:

@@ -246,6 +246,34 @@ class FlagPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         _must(self.name in FLAGS, f"unknown flag {self.name!r}: the flags are {', '.join(FLAGS)}")
 
 
+Check = Literal["scale", "budget", "unbounded", "control", "box", "transfer", "canary"]
+
+
+class CheckPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One test of whether the attacks are strong enough to be believed, on ``n`` examples right before any attack.
+
+    scale: ``k`` took the same course with the logits times 1,000 and times 1/1,000; ``lost`` did not.
+    budget: ``k`` fell within a tenth of the queries; of all that fell, ``lost`` fell only then, ``won`` only with all.
+    unbounded: ``k`` fell when any word might become any of a list that the model finds telling; ``lost`` withstood.
+    control, box: ``k`` withstood ``against``; ``lost`` fell to it alone and ``won`` to ``attack`` alone, with as many
+        queries and no larger a space: random search, and for attacks that ask for gradients any that does not.
+    transfer: ``k`` withstood the attacks and what broke the other rows of the run; ``lost`` the attacks alone.
+    canary: this row, whose defence is known to be broken, against the natural one: ``won`` withstood here alone,
+        ``lost`` there alone.
+    """
+
+    check: Check
+    attack: str = ""  # "": all of them
+    against: str = ""
+    k: Natural
+    n: Natural
+    lost: Natural = 0
+    won: Natural = 0
+
+    def __post_init__(self) -> None:
+        _must(max(self.k, self.lost, self.won) <= self.n, f"check {self.check}: counts above n={self.n}")
+
+
 class RunPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything in which two runs of one command may differ."""
 
@@ -270,6 +298,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
     clean: CleanPart
     attacks: tuple[AttackPart, ...]  # sorted by name
     worst: Robust  # an example counts if it is right after every attack
+    checks: tuple[CheckPart, ...] = ()  # of the attacks, on this model
     flags: tuple[FlagPart, ...] = ()
     cost: tuple[CostPart, ...] = ()  # what any run on this machine would say again: counts, models of counts
     run: RunPart
@@ -366,11 +395,60 @@ FLAGS: Mapping[str, FlagPage] = {
         unranks=False,
         demotes=False,
     ),
+    "scale": FlagPage(
+        "an attack takes another course when the logits are multiplied by 1,000 or 1/1,000",
+        "the attack can be misled by mere over-confidence: a large part of the robust accuracy may be that",
+        "rank by a strong tier, which sees margins and not probabilities",
+        unranks=True,
+        demotes=False,
+    ),
+    "unbounded": FlagPage(
+        "more than one of a sample stays right although every word may become any of a list of telling ones",
+        "a search that cannot win without bounds says nothing within them: answers are masked or deaf to words",
+        "look at the logits: are they rounded, saturated or constant? Let the model answer with plain logits",
+        unranks=True,
+        demotes=False,
+    ),
+    "weak": FlagPage(
+        "an attack breaks fewer examples than random search, or one with gradients fewer than one without, with as "
+        "many queries and in no larger a space (exact McNemar, 5 %)",
+        "the search is misled by what this model answers, so the robust accuracy under it is too high",
+        "add the stronger of the two to the attacks; look for masked gradients",
+        unranks=False,
+        demotes=False,
+    ),
+    "budget": FlagPage(
+        "an attack breaks more of a sample with a tenth of its queries than with all of them",
+        "more effort must not help the model: the search wastes what it is given",
+        "report it as an error of the attack",
+        unranks=False,
+        demotes=False,
+    ),
+    "transfer": FlagPage(
+        "of the examples that withstand the attacks, more than one in twenty falls to what broke other rows of the run",
+        "breaks are there that the attacks did not find",
+        "read the pool's column beside the worst case; add attacks",
+        unranks=False,
+        demotes=False,
+    ),
+    "canary": FlagPage(
+        "a row whose defence is known to be broken withstands more than the natural row of its model (McNemar, 5 %)",
+        "the attacks are too weak for defences of this kind, and other rows may profit likewise",
+        "believe no gain of this size until a stronger attack has confirmed it",
+        unranks=False,
+        demotes=False,
+    ),
 }
 
 
 def flags(
-    data: DataPart, clean: CleanPart, attacks: Sequence[AttackPart], *, embedded: bool, overlapping: int = 0
+    data: DataPart,
+    clean: CleanPart,
+    attacks: Sequence[AttackPart],
+    *,
+    embedded: bool,
+    overlapping: int = 0,
+    checks: Sequence[CheckPart] = (),
 ) -> tuple[FlagPart, ...]:
     """The flags of a row, in the order of :data:`FLAGS`.
 
@@ -393,7 +471,32 @@ def flags(
         raised["embedded"] = f"{data.name} comes with the tool"
     if overlapping:
         raised["overlap"] = f"{overlapping} evaluated texts were trained on"
+    for check in checks:
+        if found := _doubt(check):
+            name, reason = found
+            raised[name] = f"{raised[name]}; {reason}" if name in raised else reason
     return tuple(FlagPart(name=name, reason=raised[name]) for name in FLAGS if name in raised)
+
+
+def _doubt(check: CheckPart) -> tuple[str, str] | None:
+    """The flag that a check raises, and why; None for a check that is passed."""
+    from grit.bench.statistics import mcnemar
+
+    lost, won, n = check.lost, check.won, check.n
+    match check.check:
+        case "scale" if lost:
+            return "scale", f"{check.attack}: {lost} of {n} took another course"
+        case "unbounded" if lost > 1:
+            return "unbounded", f"{check.attack}: {lost} of {n} withstood"
+        case "budget" if lost > won:
+            return "budget", f"{check.attack}: {lost} fell only with a tenth of the queries, {won} only with all"
+        case "control" | "box" if lost > won and mcnemar(won, lost) < 0.05:
+            return "weak", f"{lost} fell to {check.against} alone, {won} to {check.attack} alone"
+        case "transfer" if 20 * lost > check.k + lost:
+            return "transfer", f"{lost} of {check.k + lost} fell to breaks of other rows"
+        case "canary" if won > lost and mcnemar(won, lost) < 0.05:
+            return "canary", f"{won} withstood in this row alone, {lost} in the natural one alone"
+    return None
 
 
 def flags_page() -> str:

@@ -1,6 +1,6 @@
 """One experiment, start to end: the page a reviewer reads first.
 
-    train -> export -> attack -> measure -> record -> board
+    train -> export -> attack -> check -> measure -> record -> board
 
 Each step reads what the one before left in the run folder and is skipped where its own result already lies
 there, so a killed run goes on with the same command and ends with the same records.
@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +27,22 @@ from grit.bench import datasets, experiment, lexicons, machine, records, registr
 from grit.bench.executor import run_all
 from grit.bench.experiment import Experiment, Folder, RowPlan
 from grit.bench.progress import Report, display
-from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput, UsageError
+from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput, Outcome, UsageError
 
 if TYPE_CHECKING:
+    from grit.bench.diffs import Break
     from grit.bench.victim import Respondent
 
 ARTEFACT = experiment.ARTEFACT
 HISTORY = "history.json"
 TIMES = "times.json"
 COST = "cost.json"
+CHECKS = "checks.json"
+BLOCKS = "blocks"  # folder of the evidence of examples attacked so far
+BLOCK = 250  # examples attacked by one process at a time
+
+Named = tuple[tuple[str, Attack], ...]
+"""Attacks by their full names, in their order."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +75,25 @@ def _finish_rows(
     jobs: int | None,
     report: Report,
 ) -> None:
-    """Attack, measure and record trained rows; nothing else runs while a row is measured."""
-    named = tuple(attacks.items())
-    run_all(
-        [functools.partial(_attack_row, wanted, plan.name, named, folder) for plan in plans], _processes(jobs), report
-    )
+    """Attack, check, measure and record trained rows; nothing else runs while a row is measured."""
+    names, named = tuple(plan.name for plan in plans), tuple(attacks.items())
+    blocks = range(_blocks(wanted, dataset))
+    attacked = [
+        functools.partial(_attack_block, wanted, row, named, folder, block)
+        for row in names
+        if not (folder.evidence(row) / TIMES).is_file()
+        for block in blocks
+    ]
+    run_all(attacked, _processes(jobs), report)
+    for row in names:
+        _join_blocks(folder.evidence(row), len(blocks))
+    checked = [functools.partial(_check_row, wanted, row, names, named, folder) for row in names]
+    run_all(checked, _processes(jobs), report)
     for plan in plans:
         _measure_row(wanted, plan.name, folder, dataset, report)
     for plan in plans:
-        records.append(folder.path / records.RECORDS, _record(wanted, plan, attacks, folder, dataset))
+        found = _checks(folder, plan.name, _natural_beside(plan, plans))
+        records.append(folder.path / records.RECORDS, _record(wanted, plan, attacks, folder, dataset, found))
 
 
 def train(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Path:
@@ -174,15 +192,22 @@ def _export_row(wanted: Experiment, plan: RowPlan, folder: Folder) -> None:
 
 
 # --- attack ------------------------------------------------------------------------------------------
+# Examples are attacked in blocks, so that one row keeps many processes busy; no outcome depends on the cut.
 
 
-def _attack_row(
-    wanted: Experiment, row: str, attacks: tuple[tuple[str, Attack], ...], folder: Folder, report: Report
-) -> None:
-    """Clean answers and every attack's outcomes, as evidence."""
+def _blocks(wanted: Experiment, dataset: Dataset) -> int:
+    return max(1, -(-experiment.n_test(wanted, dataset) // BLOCK))
+
+
+def _attack_block(wanted: Experiment, row: str, attacks: Named, folder: Folder, block: int, report: Report) -> None:
     place = folder.evidence(row)
-    if (place / TIMES).is_file():
+    if (place / BLOCKS / str(block) / TIMES).is_file():
         return
+    _attack_examples(_victim(folder, row), row, wanted, attacks, place, block, report)
+
+
+def _victim(folder: Folder, row: str) -> Respondent:
+    """A saved row under attack: its deployed bytes, and its float weights for gradients."""
     from grit.bench import checkpoint
     from grit.bench.export import build
     from grit.bench.twin import Twin
@@ -190,51 +215,137 @@ def _attack_row(
 
     home = folder.model(row)
     model = checkpoint.load_model(home)
-    victim = Victim(build.load(home / ARTEFACT, model), Twin(model))
-    _attack_victim(victim, row, wanted, attacks, place, report)
+    return Victim(build.quickest(build.load(home / ARTEFACT, model)), Twin(model))
 
 
-def _attack_victim(
-    victim: Respondent,
-    row: str,
-    wanted: Experiment,
-    attacks: tuple[tuple[str, Attack], ...],
-    place: Path,
-    report: Report,
+def _attack_examples(
+    victim: Respondent, row: str, wanted: Experiment, attacks: Named, place: Path, block: int, report: Report
 ) -> None:
+    """Clean answers and every attack's outcomes on one block of the examples, as evidence of its own.
+
+    The attacks of a suite run one after the other, each on what still stands; any others see all examples.
+    """
     from grit.bench import evaluate
 
     dataset = experiment.load_data(wanted)
-    examples = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
+    chosen = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
+    examples = chosen[block * BLOCK : (block + 1) * BLOCK]
     if victim.classes != len(dataset.labels):
         raise UsageError(f"{row} answers {victim.classes} classes, {dataset.name} has {len(dataset.labels)} labels")
+    logits, failed = evaluate.answers(victim, [example.text for example in examples])
+    if examples and len(failed) == len(examples):
+        raise MalformedInput(f"{row} fails on each of {len(examples)} texts, as on the first: {failed[0]}")
+    here = place / BLOCKS / str(block)
+    label = row if len(chosen) <= BLOCK else f"{row} [{block + 1}/{_blocks(wanted, dataset)}]"
     seconds: dict[str, float] = {}
-    clean = records.clean_lines(examples, victim.logits([example.text for example in examples]))
-    outcomes = {}
+    outcomes: dict[str, tuple[Outcome, ...]] = {}
     for name, attack in attacks:
         started = time.perf_counter()
-        outcomes[name] = evaluate.attack_all(
+        found = evaluate.attack_all(
             victim,
             attack,
-            examples,
+            evaluate.standing(examples, outcomes.values()) if _in_sequence(wanted) else examples,
             seed=wanted.seed,
             name=name,
-            journal=place / f"{records.evidence_name(name)}.journal",
-            progress=functools.partial(report, row, name),
+            journal=here / f"{records.evidence_name(name)}.journal",
+            progress=functools.partial(report, label, name),
         )
+        outcomes[name] = tuple(sorted(found, key=lambda outcome: outcome.id))
         seconds[name] = round(time.perf_counter() - started, 3)
     lexicons.keep()
-    order = sorted(range(len(examples)), key=lambda at: examples[at].id)
-    records.write_evidence(
-        place,
-        records.Evidence(
-            tuple(clean[at] for at in order),
-            {name: tuple(found[at] for at in order) for name, found in outcomes.items()},
-        ),
-    )
+    clean = sorted(records.clean_lines(examples, logits), key=lambda line: line.id)
+    records.write_evidence(here, records.Evidence(tuple(clean), outcomes))
     for name in outcomes:
-        (place / f"{records.evidence_name(name)}.journal").unlink(missing_ok=True)
-    _write_json(place / TIMES, seconds)
+        (here / f"{records.evidence_name(name)}.journal").unlink(missing_ok=True)
+    _write_json(here / TIMES, seconds)
+
+
+def _in_sequence(wanted: Experiment) -> bool:
+    return any("@" in spec for spec in wanted.attacks)
+
+
+def _join_blocks(place: Path, count: int) -> None:
+    """The evidence of a row, once all of its blocks are there."""
+    if not (place / TIMES).is_file():
+        homes = [place / BLOCKS / str(block) for block in range(count)]
+        parts = [records.read_evidence(home) for home in homes]
+        records.write_evidence(
+            place,
+            records.Evidence(
+                tuple(sorted((line for part in parts for line in part.clean), key=lambda line: line.id)),
+                {
+                    name: tuple(sorted((o for part in parts for o in part.attacks[name]), key=lambda o: o.id))
+                    for name in parts[0].attacks
+                },
+            ),
+        )
+        times = [_read_json(home / TIMES) for home in homes]
+        _write_json(place / TIMES, {name: round(sum(each[name] for each in times), 3) for name in times[0]})
+    shutil.rmtree(place / BLOCKS, ignore_errors=True)
+
+
+# --- check -------------------------------------------------------------------------------------------
+
+
+def _check_row(
+    wanted: Experiment, row: str, rows: tuple[str, ...], attacks: Named, folder: Folder, report: Report
+) -> None:
+    if not (folder.evidence(row) / CHECKS).is_file():
+        _check_victim(_victim(folder, row), row, rows, wanted, attacks, folder, report)
+
+
+def _check_victim(
+    victim: Respondent,
+    row: str,
+    rows: tuple[str, ...],
+    wanted: Experiment,
+    attacks: Named,
+    folder: Folder,
+    report: Report,
+) -> None:
+    """Whether the attacks are strong enough to be believed on this row; and what broke the others, tried on it."""
+    from grit.bench import adequacy
+
+    dataset = experiment.load_data(wanted)
+    examples = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
+    evidence = records.read_evidence(folder.evidence(row))
+    started = time.perf_counter()
+    trial = adequacy.Trial(victim, dict(attacks), examples, evidence.attacks, wanted.seed)
+    found = list(adequacy.checks(trial, functools.partial(report, row)))
+    others = [records.read_evidence(folder.evidence(other)) for other in rows if other != row]
+    if others:
+        found.append(adequacy.transfer(victim, examples, evidence, adequacy.pool(others)))
+    _write_json(
+        folder.evidence(row) / CHECKS,
+        {"seconds": round(time.perf_counter() - started, 3), "checks": [records.plain(check) for check in found]},
+    )
+
+
+def _checks(folder: Folder, row: str, natural: str | None = None) -> tuple[records.CheckPart, ...]:
+    """What the checks of a row found; ``natural``: the row beside which a canary is held."""
+    import msgspec
+
+    from grit.bench import adequacy
+
+    found = msgspec.convert(_read_json(folder.evidence(row) / CHECKS)["checks"], tuple[records.CheckPart, ...])
+    if natural is None:
+        return found
+    pair = [records.read_evidence(folder.evidence(each)) for each in (row, natural)]
+    return (*found, adequacy.canary(*pair))
+
+
+def _natural_beside(plan: RowPlan, plans: Sequence[RowPlan]) -> str | None:
+    """The natural row of a canary's model, if the run has one."""
+    from grit.bench import adequacy
+
+    if plan.scheme.name not in adequacy.CANARIES:
+        return None
+    twins = [
+        other.name
+        for other in plans
+        if other.scheme.name == adequacy.NATURAL and (other.model, other.config) == (plan.model, plan.config)
+    ]
+    return twins[0] if twins else None
 
 
 # --- measure -----------------------------------------------------------------------------------------
@@ -265,7 +376,12 @@ def _texts(dataset: Dataset) -> list[str]:
 
 
 def _record(
-    wanted: Experiment, plan: RowPlan, attacks: Mapping[str, Attack], folder: Folder, dataset: Dataset
+    wanted: Experiment,
+    plan: RowPlan,
+    attacks: Mapping[str, Attack],
+    folder: Folder,
+    dataset: Dataset,
+    checks: tuple[records.CheckPart, ...],
 ) -> records.Record:
     """What the finished steps left, as one row of the board."""
     from grit.bench import checkpoint
@@ -314,8 +430,14 @@ def _record(
         clean=clean,
         attacks=parts,
         worst=records.worst_case(evidence),
+        checks=checks,
         flags=records.flags(
-            data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, overlapping=len(overlapping)
+            data,
+            clean,
+            parts,
+            embedded=wanted.dataset == datasets.EMBEDDED,
+            overlapping=len(overlapping),
+            checks=checks,
         ),
         cost=lasting,
         run=_run_part({**_read_json(home / TIMES), **_read_json(place / TIMES)}, measured),
@@ -479,9 +601,15 @@ def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | No
     row = operand.replace(":", ".")
     with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
         place = folder.evidence(row)
+        named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
         if not (place / TIMES).is_file():
-            _attack_victim(victim, row, wanted, tuple(attacks.items()), place, shown.report)
-        evidence = records.read_evidence(place)
+            for block in range(blocks):  # in this process: a callable may hold what no other can
+                if not (place / BLOCKS / str(block) / TIMES).is_file():
+                    _attack_examples(victim, row, wanted, named, place, block, shown.report)
+        _join_blocks(place, blocks)
+        if not (place / CHECKS).is_file():
+            _check_victim(victim, row, (row,), wanted, named, folder, shown.report)
+        evidence, checks = records.read_evidence(place), _checks(folder, row)
         by_id = {example.id: example for example in dataset.test}
         data = _data_part(wanted, dataset, [by_id[line.id] for line in evidence.clean])
         clean = records.clean_part(evidence.clean, len(dataset.labels))
@@ -495,7 +623,8 @@ def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | No
             clean=clean,
             attacks=parts,
             worst=records.worst_case(evidence),
-            flags=records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED),
+            checks=checks,
+            flags=records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, checks=checks),
             run=_run_part(_read_json(place / TIMES), ()),
         )
         records.append(folder.path / records.RECORDS, record)
@@ -546,18 +675,35 @@ def export(operand: str, format_: str, precision: str, output: Path) -> dict[str
         names = ", ".join(each.row for each in rows)
         raise UsageError(f"{operand} holds {len(rows)} rows ({names}): name one, as {operand}/model/{rows[0].row}")
     home = rows[0].folder.model(rows[0].row)
-    return build.export(checkpoint.load_model(home), home / ARTEFACT, format_, precision, output)
+    licence = _read_json(home / HISTORY)["licence"]
+    return build.export(checkpoint.load_model(home), home / ARTEFACT, format_, precision, output, licence=licence)
+
+
+def breaks(finished: Finished, count: int) -> tuple[tuple[str, ...], list[Break]]:
+    """The names of the labels, and the first ``count`` texts that every attack broke in every row."""
+    from grit.bench import diffs
+
+    dataset = experiment.load_data(experiment.from_config(finished.folder))
+    examples = {example.id: example for example in dataset.test}
+    found: list[Break] = []
+    for row in finished.rows:
+        if row.evidence is not None:
+            name = f"{row.record.model.name} {row.record.scheme.name}"
+            found += diffs.breaks(name, row.evidence, examples, count)
+    return dataset.labels, found
 
 
 # --- the board -----------------------------------------------------------------------------------
 
 
 def write_board(folder: Folder) -> None:
-    """The run's own board beside its records: board.md, and the page index.html."""
-    from grit.bench import leaderboard
+    """The run's own board beside its records: board.md, the page index.html, and the attacks' curves.svg."""
+    from grit.bench import curves, leaderboard
     from grit.bench.site import write_page
 
-    sections = leaderboard.board(leaderboard.load([folder.path]))
+    rows = leaderboard.load([folder.path])
+    records.write(folder.path / curves.FILE, curves.svg([row.record for row in rows]).encode())
+    sections = leaderboard.board(rows)
     records.write(folder.path / "board.md", leaderboard.markdown(sections).encode())
     write_page(sections, folder.path)
 

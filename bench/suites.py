@@ -34,7 +34,10 @@ class Suite:
 # At most a quarter of the words (one at least), each for a synonym or a typo, 5,000 queries an example and attack.
 _STD_1 = Suite("std@1", ("pwws.strong", "deepwordbug.strong", "hotflip.strong"), ("random_search.strong",))
 
-SUITES = {suite.name: suite for suite in (_STD_1,)}
+# The same threat, and one more search on what still stands: of sites and words together, by gradients.
+_STD_2 = Suite("std@2", (*_STD_1.members, "relax.strong"), _STD_1.controls)
+
+SUITES = {suite.name: suite for suite in (_STD_1, _STD_2)}
 
 
 def load(name: str = "std@1") -> Suite:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grit.attacks import _textattack
 from grit.attacks._search import Search, extended
@@ -23,6 +25,7 @@ from grit.attacks.deepwordbug import DeepWordBug
 from grit.attacks.hotflip import HotFlip
 from grit.attacks.pwws import Pwws
 from grit.attacks.random_search import RandomSearch
+from grit.attacks.relax import Relax, _capped, _simplex
 from grit.bench import registry
 from grit.bench.evaluate import attack_all, margins
 from grit.bench.sentence import Text, levenshtein, typos, words_of
@@ -157,10 +160,10 @@ def kinds(outcomes: Sequence[Outcome]) -> Counter[str]:
     return Counter(outcome.outcome for outcome in outcomes)
 
 
-STRONG = (Pwws(), DeepWordBug(), HotFlip())
+STRONG = (Pwws(), DeepWordBug(), HotFlip(), Relax(restarts=4))
 EVERY = [  # but HotFlip.textattack, which needs word vectors and a tagger
     cls(**fields)
-    for cls in (Pwws, DeepWordBug, HotFlip, RandomSearch)
+    for cls in (Pwws, DeepWordBug, HotFlip, Relax, RandomSearch)
     for tier, fields in cls.tiers.items()
     if (cls, tier) != (HotFlip, "textattack")
 ]
@@ -203,7 +206,7 @@ def test_strong_tiers_reach_the_optimum_of_brute_force(attack: Any, bend: int) -
     """At most six words, five candidates each, half of the words: 95 % of what can be broken is, and on linear all."""
     net = Net(bend=bend, seed=bend)
     attack = replace(attack, threat=replace(attack.threat, max_words=0.5))
-    lexicon = Table(2 if isinstance(attack, HotFlip) else 5)  # its space holds the typos too
+    lexicon = Table(2 if isinstance(attack, HotFlip | Relax) else 5)  # its space holds the typos too
     distinct = {example.text: example for example in examples(net, 70, (3, 6), seed=1)}
     some = [e for e in distinct.values() if len(set(e.text.lower().split())) == len(e.text.split())]
     outcomes = run(victim_of(net), attack, some, lexicon=lexicon)
@@ -243,7 +246,7 @@ def test_success_rises_with_the_budget(attack: Any) -> None:
     net = Net(seed=2)
     some = examples(net, 25, (8, 14))
     broken = []
-    for queries in (10, 50, 250, 2500):
+    for queries in (2 if isinstance(attack, Relax) else 10, 50, 250, 2500):  # one gradient goes a long way
         outcomes = run(victim_of(net), replace(attack, threat=replace(attack.threat, max_queries=queries)), some)
         assert max(outcome.queries for outcome in outcomes) <= queries
         broken.append(kinds(outcomes)["broken"])
@@ -271,6 +274,7 @@ def test_guided_search_is_no_weaker_than_random_at_equal_queries() -> None:
             limited = replace(attack, threat=replace(attack.threat, max_queries=queries))
             robust[name_of(attack)] = kinds(run(victim_of(net), limited, some))["survived"]
         assert robust["HotFlip.strong"] <= min(robust["RandomSearch.strong"], robust["Pwws.strong"])
+        assert robust["Relax.strong"] <= min(robust["RandomSearch.strong"], robust["Pwws.strong"])
         assert robust["Pwws.strong"] <= robust["RandomSearch.synonyms"]
         assert robust["DeepWordBug.strong"] <= robust["RandomSearch.typos"]
 
@@ -322,12 +326,12 @@ def test_odd_texts_are_no_errors(attack: Any) -> None:
 
 @pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_a_configuration_can_be_pasted_back(attack: Any) -> None:
-    names = {cls.__name__: cls for cls in (Pwws, DeepWordBug, HotFlip, RandomSearch, Threat)}
+    names = {cls.__name__: cls for cls in (Pwws, DeepWordBug, HotFlip, Relax, RandomSearch, Threat)}
     assert eval(repr(attack), names) == attack
     assert hash(attack) == hash(eval(repr(attack), names))
 
 
-@pytest.mark.parametrize("key", ["pwws", "deepwordbug", "hotflip", "random_search"])
+@pytest.mark.parametrize("key", ["pwws", "deepwordbug", "hotflip", "relax", "random_search"])
 def test_the_registry_finds_every_tier_by_name(key: str) -> None:
     cls = registry.load("attacks", key)
     assert registry.attack(key) == registry.attack(f"{key}.strong") == cls()
@@ -376,6 +380,41 @@ def test_a_break_with_fewer_changes_is_preferred() -> None:
     with pytest.raises(Exception) as broken:
         asking.send(np.array([[0.0, 9.0], [0.0, 1.0], [0.0, 2.0]]))
     assert broken.value.script == (two,)  # type: ignore[attr-defined]
+
+
+vectors = st.lists(st.floats(-3, 3), min_size=1, max_size=8).map(np.array)
+
+
+@given(vectors)
+def test_the_projection_on_the_simplex_is_the_nearest_point(values: np.ndarray) -> None:
+    found = _simplex(values)
+    assert (found >= 0).all() and found.sum() == pytest.approx(1, abs=1e-6)
+    rng = np.random.default_rng(0)
+    others = rng.dirichlet(np.ones(len(values)), 50)
+    assert ((found - values) ** 2).sum() <= ((others - values) ** 2).sum(axis=1).min() + 1e-6
+
+
+@given(vectors, st.integers(1, 4))
+def test_the_projection_on_capped_boxes_is_the_nearest_point(values: np.ndarray, most: int) -> None:
+    found = _capped(values, most)
+    assert (found >= 0).all() and (found <= 1).all() and found.sum() <= most + 1e-6
+    others = np.random.default_rng(0).uniform(0, 1, (50, len(values)))
+    others *= np.minimum(1, most / others.sum(axis=1, keepdims=True))
+    assert ((found - values) ** 2).sum() <= ((others - values) ** 2).sum(axis=1).min() + 1e-6
+
+
+def test_the_relaxation_asks_for_gains_on_drawn_scripts_against_the_original_words() -> None:
+    """The slope of a candidate at a changed site is its gain less that of the word that stood there."""
+    text = Text("badoko temase", Relax().threat, Table(), stop_words=STOP_WORDS)
+    steps = Relax(restarts=1, iterations=1, samples=1).attack(text, 0, random.Random(0))
+    next(steps)
+    question = steps.send(np.array([[9.0, 0.0]]))
+    assert isinstance(question, Gain) and question.base == ()
+    scored = steps.send(np.linspace(1, 2, len(question.edits)))
+    assert isinstance(scored, Score) and len(scored.scripts) == 1
+    slopes = steps.send(np.array([[9.0, 1.0]]))
+    assert isinstance(slopes, Gain) and slopes.base == scored.scripts[0] != ()
+    assert slopes.edits[0] == Edit("replace", slopes.base[0].index, text.words[slopes.base[0].index])
 
 
 # --- the paper tiers ------------------------------------------------------------------------------------

@@ -15,15 +15,18 @@ from grit.bench import lexicons, registry, suites
 from grit.bench.evaluate import attack_all, margins, standing
 from grit.bench.sentence import Text, composed
 from grit.bench.text import tokenize
-from grit.bench.types import Example, Gain, Threat, UsageError
+from grit.bench.types import Example, Gain, Outcome, Threat, UsageError
 from grit.bench.victim import Victim
 
-STD_1 = suites.load("std@1")
+STD_1, STD_2 = suites.load("std@1"), suites.load("std@2")
 
-# Of std@1 with the embedded thesaurus. A change of any parameter moves it: then the suite needs a new version.
-PINNED_PARAMETERS = "fda46160"
+# With the embedded thesaurus. A change of any parameter moves it: then the suite needs a new version.
+PINNED_PARAMETERS = {"std@1": "fda46160", "std@2": "c7f6f83d"}
 # Of every outcome on the texts below. A change that moves it alters what the suite does: new behaviour, new version.
-PINNED_OUTCOMES = "31341725"
+PINNED_OUTCOMES = {"std@1": "31341725", "std@2": "31341725"}
+PINNED_RELAXATION = "9259ec60"
+# What records carry. It moves with the two above, with the engine's behaviour, the thesaurus and the stop words.
+PINNED_DIGESTS = {"std@1": "2c5130c0", "std@2": "6d35cfe8"}
 
 
 def short(parts: Any) -> str:
@@ -42,15 +45,28 @@ def test_std_1_is_the_ranked_suite() -> None:
     assert [registry.attack(control).tier for control in STD_1.controls] == ["strong"]
 
 
+def test_std_2_is_std_1_and_the_joint_relaxation() -> None:
+    first, second = suites.attacks(STD_1, "thesaurus"), suites.attacks(STD_2, "thesaurus")
+    assert list(second) == [*first, "relax.strong+thesaurus"]
+    assert {name: second[name] for name in first} == first
+    relax = second["relax.strong+thesaurus"]
+    assert relax.threat == first["hotflip.strong+thesaurus"].threat
+    assert (relax.iterations, relax.restarts) == (20, 10)  # type: ignore[attr-defined]
+    assert suites.digest(STD_2, "thesaurus") != suites.digest(STD_1, "thesaurus")
+
+
 def test_the_default_lexicon_is_written_out() -> None:
     resolved = lexicons.load("default").name
     assert next(iter(suites.attacks(STD_1))) == f"pwws.strong+{resolved}"
     assert suites.digest(STD_1) == suites.digest(STD_1, resolved)
 
 
-def test_the_parameters_are_pinned() -> None:
-    members = {name: repr(attack) for name, attack in suites.attacks(STD_1, "thesaurus").items()}
-    assert short(members) == PINNED_PARAMETERS, "std@1 has changed: give the changed suite a new name"
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_the_parameters_are_pinned(name: str) -> None:
+    suite = suites.load(name)
+    members = {name: repr(attack) for name, attack in suites.attacks(suite, "thesaurus").items()}
+    assert short(members) == PINNED_PARAMETERS[name], f"{name} has changed: give the changed suite a new name"
+    assert suites.digest(suite, "thesaurus")[:8] == PINNED_DIGESTS[name]
 
 
 def test_the_digest_moves_with_all_it_covers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +77,7 @@ def test_the_digest_moves_with_all_it_covers(monkeypatch: pytest.MonkeyPatch) ->
         seen.add(digest)
         return new
 
-    assert moved(suites.digest(dataclasses.replace(STD_1, name="std@2"), "thesaurus"))
+    assert moved(suites.digest(dataclasses.replace(STD_1, name="std@3"), "thesaurus"))
     assert moved(suites.digest(dataclasses.replace(STD_1, behaviour=2), "thesaurus"))
     assert moved(suites.digest(dataclasses.replace(STD_1, members=STD_1.members[::-1]), "thesaurus"))
     assert moved(suites.digest(dataclasses.replace(STD_1, members=STD_1.members[:2]), "thesaurus"))
@@ -162,18 +178,30 @@ TEXTS = (
 )
 
 
-def test_the_suite_runs_on_what_still_stands_and_its_outcomes_are_pinned() -> None:
+def telling(o: Outcome) -> list[Any]:
+    return [o.id, o.outcome, [list(edit) for edit in o.script], o.queries, o.trace]
+
+
+def test_the_relaxation_is_pinned_on_texts_that_the_others_break_first() -> None:
+    victim = Victim(Words(), Rises())
+    labels = victim.logits(TEXTS).argmax(1)
+    examples = [Example(str(n), text, int(label)) for n, (text, label) in enumerate(zip(TEXTS, labels, strict=True))]
+    attack = suites.attacks(STD_2, "thesaurus")["relax.strong+thesaurus"]
+    outcomes = attack_all(victim, _with_budget(attack, 400), examples, seed=0, name="relax", lexicon=Synonyms())
+    assert short([telling(outcome) for outcome in outcomes]) == PINNED_RELAXATION, "std@2 behaves differently"
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_the_suite_runs_on_what_still_stands_and_its_outcomes_are_pinned(suite: str) -> None:
     victim = Victim(Words(), Rises())
     labels = victim.logits(TEXTS).argmax(1)
     examples = [Example(str(n), text, int(label)) for n, (text, label) in enumerate(zip(TEXTS, labels, strict=True))]
     ran = []
-    for name, attack in suites.attacks(STD_1, "thesaurus").items():
+    for name, attack in suites.attacks(suites.load(suite), "thesaurus").items():
         left = standing(examples, ran)
         outcomes = attack_all(victim, _with_budget(attack, 400), left, seed=0, name=name, lexicon=Synonyms())
         assert [outcome.id for outcome in outcomes] == [example.id for example in left]
         ran.append(outcomes)
     assert {outcome.id for outcomes in ran for outcome in outcomes} == {example.id for example in examples}
-    told = [
-        [o.id, o.outcome, [list(edit) for edit in o.script], o.queries, o.trace] for outcomes in ran for o in outcomes
-    ]
-    assert short(told) == PINNED_OUTCOMES, "std@1 behaves differently: raise its behaviour and give it a new version"
+    told = [telling(o) for outcomes in ran for o in outcomes]
+    assert short(told) == PINNED_OUTCOMES[suite], f"{suite} behaves differently: give it a new version"

@@ -15,7 +15,7 @@ from typing import Any
 
 from grit.bench import leaderboard
 from grit.bench.leaderboard import Line, Section
-from grit.bench.records import FLAGS, encode, write
+from grit.bench.records import FLAGS, Count, encode, write
 
 PAGE = "index.html"
 _HERE = Path(__file__).parent
@@ -58,6 +58,8 @@ def _shown(number: int, section: Section) -> dict[str, Any]:
         "several_seeds": section.several_seeds,
         "floor": section.data.majority.k / section.data.n if section.data.n else 0.0,
         "attacks": [{"name": name, "heading": heading} for name, heading in headings.items()],
+        "random": any(leaderboard.control(line.record) for line in section.lines),
+        "pool": any(leaderboard.pooled(line.record) for line in section.lines),
         "lines": [_line(line) for line in section.lines],
     }
 
@@ -83,10 +85,22 @@ def _line(line: Line) -> dict[str, Any]:
             }
             for at, attack in enumerate(record.attacks)
         ],
+        "random": _beside(leaderboard.control(record)),
+        "pool": _beside(leaderboard.pooled(record)),
         "kilobytes": leaderboard.kilobytes(record.artefact.total_bytes),
         "parts": leaderboard.parts(record),
         "latency": leaderboard.duration(cells["local_p50_us"]),
         "raised": [(flag.name, flag.reason) for flag in record.flags],
+    }
+
+
+def _beside(count: Count | None) -> dict[str, Any]:
+    """A column beside the suite: what it says, and what it is sorted by."""
+    known = count is not None and count.n
+    return {
+        "share": count.k / count.n if count is not None and known else "",
+        "text": leaderboard.percent_count(count),
+        "count": f"{count.k} of {count.n}" if count is not None else "not made",
     }
 
 
