@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Generator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -74,10 +75,12 @@ def candidates(sentence: Sentence, script: Script, index: int, words: Sequence[s
     """``script`` and each replacement of word ``index``, in the order of the resulting texts, without doubles."""
     before = tuple(edit for edit in script if edit.index < index)
     after = tuple(edit for edit in script if edit.index > index)
-    # Texts that differ in one word are ordered by that word and what follows it.
-    rest = sentence.apply((*before, Edit("replace", index, "\0"), *after)).partition("\0")[2]
-    distinct = dict.fromkeys(word for word in words if word != sentence.words[index])
-    return [(*before, Edit("replace", index, word), *after) for word in sorted(distinct, key=lambda word: word + rest)]
+    distinct = sorted({word for word in words if word != sentence.words[index]})
+    # Texts that differ in one word are ordered by that word; what follows it decides where one begins another.
+    if any(later.startswith(word) for word, later in pairwise(distinct)):
+        rest = sentence.apply((*before, Edit("replace", index, "\0"), *after)).partition("\0")[2]
+        distinct.sort(key=lambda word: word + rest)
+    return [(*before, Edit("replace", index, word), *after) for word in distinct]
 
 
 def greedy(

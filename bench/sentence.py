@@ -205,6 +205,7 @@ class Text:
 
     __slots__ = (
         "_candidates",
+        "_distances",
         "_legal",
         "_lexicon",
         "_piece_of",
@@ -244,6 +245,7 @@ class Text:
         self._stop_words = stop_words
         self.vocabulary = vocabulary
         self._candidates: dict[int, tuple[str, ...]] = {}
+        self._distances: dict[Edit, int] = {}  # of a replacement from the word it is written over
         self._legal: dict[Edit, str | None] = {}
         self._tags: list[str | None] | None = None
 
@@ -283,13 +285,12 @@ class Text:
             return ()  # nothing that could be listed
         if self._lexicon is None:
             raise UsageError(f"the threat's space {space!r} needs a lexicon, got none; name one, as in pwws+thesaurus")
-        if space == "lemmas":  # TextAttack: as listed, whatever the case of the word
-            return [name for name in self._lexicon.synonyms(word) if "_" not in name and len(word_spans(name)) == 1]
+        if space == "lemmas":
+            return _lemmas(self._lexicon, word)
         pos = self._tag(index) if space == "synonyms_same_pos" else None
         if space == "synonyms_same_pos" and pos is None:
             return ()
-        written = [transfer_case(name, word) for name in self._lexicon.synonyms(word, pos)]
-        return [name for name in written if name.lower() != word.lower() and _one_word(name)]
+        return _synonyms(self._lexicon, word, pos)
 
     def _tag(self, index: int) -> str | None:
         """The part of speech of a word in this text (n, v, a, r) or None, by nltk's averaged perceptron."""
@@ -409,10 +410,16 @@ class Text:
 
         The sum over the changed words bounds it from above, so whole texts are compared only near the limit.
         """
-        if all(edit.op == "replace" for edit in script):
-            if sum(levenshtein(self.words[edit.index], edit.word) for edit in script) <= limit:
-                return True
+        if all(edit.op == "replace" for edit in script) and sum(map(self._distance, script)) <= limit:
+            return True
         return levenshtein(self.text, self.apply(script)) <= limit
+
+    def _distance(self, edit: Edit) -> int:
+        """The Levenshtein distance of a replacement from the word it is written over."""
+        known = self._distances.get(edit)
+        if known is None:
+            known = self._distances[edit] = levenshtein(self.words[edit.index], edit.word)
+        return known
 
 
 def composed(base: Script, edit: Edit) -> Script:
@@ -432,6 +439,19 @@ def violation(
 ) -> str | None:
     """Why a script lies outside the threat set of one text, or None: what a verifier asks of a claimed break."""
     return Text(text, threat, lexicon, stop_words=stop_words, vocabulary=vocabulary).violation(script)
+
+
+@lru_cache(maxsize=1 << 14)
+def _lemmas(lexicon: Lexicon, word: str) -> tuple[str, ...]:
+    """The single words of a lexicon's entry as listed, whatever the case of the word: TextAttack's reading of it."""
+    return tuple(name for name in lexicon.synonyms(word) if "_" not in name and len(word_spans(name)) == 1)
+
+
+@lru_cache(maxsize=1 << 14)
+def _synonyms(lexicon: Lexicon, word: str, pos: str | None) -> tuple[str, ...]:
+    """The single words of a lexicon's entry in the case of the word."""
+    written = [transfer_case(name, word) for name in lexicon.synonyms(word, pos)]
+    return tuple(name for name in written if name.lower() != word.lower() and _one_word(name))
 
 
 def _one_word(name: str) -> bool:

@@ -429,6 +429,35 @@ def test_neighbouring_changes_may_cost_less_together_than_apart() -> None:
     assert text.allows(swapped) == (levenshtein(text.text, text.apply(swapped)) <= 4)
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.text("abc", min_size=1, max_size=5)), max_size=6), st.integers(0, 12))
+def test_the_limit_on_whole_texts_holds_exactly(changes: list[tuple[int, str]], limit: int) -> None:
+    """Distances of words are remembered one by one; what they add up to never decides wrongly."""
+    threat = Threat(spaces=("characters",), max_words=1.0, max_text_distance=limit)
+    text = Text("abc cab, abba bc (aab) c", threat)
+    script: tuple[Edit, ...] = ()
+    for index, word in changes:
+        if word != text.words[index]:
+            script = sentence.composed(script, replace(index, word))
+        assert text.allows(script) == (levenshtein(text.text, text.apply(script)) <= limit)
+
+
+def test_a_lexicon_is_asked_once_a_word() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Asked(Table):
+        def synonyms(self, word: str, pos: str | None = None) -> tuple[str, ...]:
+            asked.append((word, pos))
+            return super().synonyms(word, pos)
+
+    lexicon, other = Asked({"good": ("fine", "well_made")}), Asked({"good": ("decent",)})
+    for _ in range(3):
+        text = Text("good film, good film", SYNONYMS, lexicon)
+        assert text.candidates(0) == ("fine",) and text.allows((replace(2, "fine"),))
+        assert Text("good", Threat(spaces=("lemmas",), max_words=1.0), lexicon).candidates(0) == ("fine",)
+    assert asked == [("good", None)] * 2  # one a space
+    assert Text("good film", SYNONYMS, other).candidates(0) == ("decent",)
+
+
 def test_the_verifiers_question() -> None:
     lexicon = Table({"good": ("fine",)})
     script = (replace(0, "fine"),)
