@@ -17,7 +17,8 @@ from grit.bench.types import CouldNotMeasure
 
 ALPHA = 0.05  # family-wise, over the lines of one comparison
 WORST = "worst case"
-_SHOWN = ("total_bytes", "p50_us", "instructions", "ram_bytes", "stack_bytes")  # costs for people; the rest is in JSON
+# Costs for people; the rest is in the JSON.
+_SHOWN = ("total_bytes", "p50_us", "p50_instructions", "ram_bytes", "stack_bytes")
 
 
 class Difference(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

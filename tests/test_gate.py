@@ -187,7 +187,7 @@ def test_bytes_are_compared_to_the_byte(tmp_path: Path) -> None:
 def test_instructions_are_those_of_the_record_or_not_measured(tmp_path: Path) -> None:
     row = row_of(n=40)
     cells = tuple(
-        records.CostPart(target="emu://cortex-m4", engine=engine, kind="emulated", values={"instructions": count})
+        records.CostPart(target="emu://cortex-m4", engine=engine, kind="emulated", values={"p50_instructions": count})
         for engine, count in (("c", 3_000_000), ("c-fp32", 9_000_000))
     )
     record = msgspec.structs.replace(row.record, cost=cells)
