@@ -189,7 +189,9 @@ def _alphabet(letter: str) -> str:
 
 
 class Lexicon(Protocol):
-    """What a text asks of a lexicon; the lexicons themselves live in their own room."""
+    """What a text asks of a lexicon; the lexicons themselves live in their own room. Answers are remembered."""
+
+    def __hash__(self) -> int: ...
 
     def synonyms(self, word: str, pos: str | None = None) -> tuple[str, ...]: ...
 
