@@ -75,7 +75,7 @@ class Emu:
         values: dict[str, int | float] = {"n_samples": len(chosen)}
         for name in ("instructions", "neural_instructions"):
             values |= _spread.counts(name, found[name])
-        if core.cache:
+        if "neural_misses" in found:
             values |= _spread.counts("neural_misses", found["neural_misses"])
         values |= {
             "code_bytes": found["code_bytes"],
@@ -116,7 +116,9 @@ def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> d
         "elf": str(elf),
         "wide": core.wide,
         "model": core.model,
-        "cache": [core.cache.size_bytes, core.cache.ways, core.cache.line_bytes] if core.cache else None,
+        "cache": [core.cache.size_bytes, core.cache.ways, core.cache.line_bytes]
+        if core.cache and cached_texts
+        else None,
         "cached_texts": cached_texts,
         "texts": [text.encode().hex() for text in texts],
     }

@@ -45,11 +45,23 @@ typedef float grit_vec;
 #endif
 #define GRIT_VECS (8 / GRIT_LANES) /* of 8 numbers */
 
-#if defined(__ARM_FEATURE_FMA) || (defined(__FMA__) && !defined(GRIT_PORTABLE)) /* of single numbers */
-#define grit_fma_one(a, b, c) __builtin_fmaf(a, b, c)
+/* The same of single numbers. In assembly: for __builtin_fmaf a compiler may call the library. */
+static inline float grit_fma_one(float a, float b, float c)
+{
+#if defined(GRIT_PORTABLE) || !defined(__GNUC__)
+    return a * b + c;
+#elif defined(__aarch64__)
+    __asm__("fmadd %s0, %s1, %s2, %s0" : "+w"(c) : "w"(a), "w"(b));
+    return c;
+#elif defined(__ARM_FEATURE_FMA) && defined(__ARM_FP) && __ARM_FP & 4
+    __asm__("vfma.f32 %0, %1, %2" : "+t"(c) : "t"(a), "t"(b));
+    return c;
+#elif defined(__AVX2__) && defined(__FMA__)
+    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 #else
-#define grit_fma_one(a, b, c) ((a) * (b) + (c))
+    return a * b + c;
 #endif
+}
 
 /* A rational function of degree 9 over 6 on -8..8, fitted to the least relative error: 2.2e-7. */
 static inline grit_vec grit_tanh(grit_vec x)
