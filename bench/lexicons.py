@@ -31,6 +31,8 @@ class Lexicon(Protocol):
     name: str
     digest: str
 
+    def __hash__(self) -> int: ...
+
     def synonyms(self, word: str, pos: str | None = None) -> tuple[str, ...]:
         """Single words that can stand for ``word``, best sense first, never the word itself; case as listed."""
         ...

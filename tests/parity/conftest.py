@@ -1,4 +1,8 @@
-"""Live parity needs the extra ``textattack``; everything here skips with that reason where it is not installed."""
+"""Live parity needs the extra ``textattack``; everything here skips with that reason where it is not installed.
+
+Nothing here reaches for a network. What TextAttack would fetch from nltk is taken from where NLTK_DATA points or
+from the folder of real data; its stop words are ours, since the list that nltk fetches today is another one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from grit.bench import lexicons
 from grit.bench.datasets import data_folders
+from grit.bench.types import CouldNotMeasure
 
 HERE = Path(__file__).parent
 _lines: list[str] = []
@@ -42,7 +48,35 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import nltk
 
     nltk.data.path += [folder for folder in folders if folder not in nltk.data.path]
+    nltk.corpus.stopwords = _StopWords()
+    nltk.download = lambda *packages, **options: False  # its PWWS fetches translations of WordNet whenever it is built
     return _module("parity_harness", HERE / "harness.py")
+
+
+class _StopWords:
+    def words(self, language: str) -> list[str]:
+        assert language == "english"
+        return sorted(lexicons.stop_words())
+
+
+@pytest.fixture(scope="session")
+def wordnet(harness: Any) -> lexicons.Lexicon:
+    """WordNet, where both sides find it."""
+    try:
+        return lexicons.load("wordnet3.0")
+    except CouldNotMeasure as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def tagger(harness: Any) -> None:
+    """nltk's tagger, which a HotFlip over real texts asks; skips where it is missing."""
+    from grit.attacks._textattack import need_tagger
+
+    try:
+        need_tagger()
+    except CouldNotMeasure as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,11 @@ One victim answers both. It evaluates a text the same whatever stands in the bat
 precision rounded to 1e-8), so a difference between the two sides is a difference between the two searches. Ours
 runs first and leaves, for every text, the state of its random generator; TextAttack's two global generators are
 then set from that state before it attacks the text.
+
+TextAttack's PWWS ranks words by a softmax in single precision, whose last bit depends on torch's kernel for this
+processor; where two words are as important to seven digits, that bit decides which comes first. A text on which
+the sides differ is therefore attacked by TextAttack once more with the softmax that we compute, and only what
+differs still counts as different; the others are counted apart.
 """
 
 from __future__ import annotations
@@ -58,19 +63,17 @@ class Side:
         return 1e6 * (self.seconds - self.model_seconds) / max(self.queries, 1)
 
 
+Difference = tuple[str, Result, Result]
+"""A text, what we made of it, what they did."""
+
+
 @dataclass(frozen=True)
 class Compared:
     examples: tuple[Example, ...]
     ours: Side
     theirs: Side
-
-    @property
-    def different(self) -> list[tuple[str, Result, Result]]:
-        return [
-            (example.text, ours, theirs)
-            for example, ours, theirs in zip(self.examples, self.ours.results, self.theirs.results, strict=True)
-            if ours != theirs
-        ]
+    different: list[Difference]
+    last_bit: list[Difference]  # equal where both sides compute the same softmax
 
     def line(self, name: str) -> str:
         counts = collections.Counter(result.status for result in self.theirs.results)
@@ -78,6 +81,7 @@ class Compared:
         return (
             f"{name}: {len(self.examples)} texts ({said}), {self.theirs.queries} queries, "
             f"{len(self.different)} different"
+            + (f", {len(self.last_bit)} by the last bit of a softmax" if self.last_bit else "")
         )
 
 
@@ -105,8 +109,9 @@ class Timed:
     def __init__(self, victim: Respondent) -> None:
         self._victim = victim
         self.seconds = 0.0
-        self.classes, self.digest, self.exact = victim.classes, victim.digest, victim.exact
-        self.has_gradients = victim.has_gradients
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._victim, name)
 
     def open(self, sentence: Any) -> Any:
         subject = self._clocked(self._victim.open, sentence)
@@ -147,7 +152,16 @@ def compare(
     seconds = time.process_time() - started
     found = [_ours(outcome, example, recorded) for outcome, example in zip(outcomes, examples, strict=True)]
     ours = Side(tuple(found), seconds, timed.seconds)
-    return Compared(examples, ours, _theirs(recipe, examples, recorded.states))
+    theirs = _theirs(recipe, examples, recorded.states)
+    unequal = [i for i, result in enumerate(theirs.results) if result != ours.results[i]]
+    with _our_softmax():
+        again = _theirs(recipe, [examples[i] for i in unequal], recorded.states).results
+    different: list[Difference] = []
+    last_bit: list[Difference] = []
+    for i, result in zip(unequal, again, strict=True):
+        kind = last_bit if result == ours.results[i] else different
+        kind.append((examples[i].text, ours.results[i], theirs.results[i]))
+    return Compared(examples, ours, theirs, different, last_bit)
 
 
 def _ours(outcome: Outcome, example: Example, recorded: Recorded) -> Result:
@@ -171,6 +185,22 @@ def _theirs(recipe: Any, examples: Sequence[Example], states: Mapping[str, Any])
             results.append(Result(status, found.perturbed_result.attacked_text.text, queries))
         seconds = time.process_time() - started
     return Side(tuple(results), seconds, clock[0])
+
+
+@contextlib.contextmanager
+def _our_softmax() -> Iterator[None]:
+    """TextAttack's ranking of words with the softmax of ours, which numpy computes."""
+    import torch
+    from textattack.search_methods import greedy_word_swap_wir as search
+
+    from grit.attacks._textattack import softmax32
+
+    before = search.softmax
+    search.softmax = lambda scores, dim: torch.from_numpy(softmax32(scores.double().numpy()))
+    try:
+        yield
+    finally:
+        search.softmax = before
 
 
 @contextlib.contextmanager
@@ -209,7 +239,7 @@ def deepwordbug(wrapper: Any) -> Any:
 
 def pwws(wrapper: Any, lexicon: Lexicon | None = None) -> Any:
     """TextAttack's PWWS over its own reading of WordNet, or over the words of a lexicon."""
-    from textattack.attack_recipes import PWWSRen2019
+    from textattack.attack_recipes import PWWSRen2019, pwws_ren_2019
     from textattack.shared import utils
     from textattack.transformations import WordSwap
 
@@ -219,10 +249,14 @@ def pwws(wrapper: Any, lexicon: Lexicon | None = None) -> Any:
             # What its WordNet swap leaves out too: phrases, and whatever does not read as one word.
             return [other for other in lexicon.synonyms(word) if "_" not in other and utils.is_one_word(other)]
 
-    recipe = PWWSRen2019.build(wrapper)
-    if lexicon is not None:
-        recipe.transformation = Table()
-    return recipe
+    if lexicon is None:
+        return PWWSRen2019.build(wrapper)
+    before = pwws_ren_2019.WordSwapWordNet  # it opens WordNet, which need not be here
+    pwws_ren_2019.WordSwapWordNet = Table
+    try:
+        return PWWSRen2019.build(wrapper)
+    finally:
+        pwws_ren_2019.WordSwapWordNet = before
 
 
 def hotflip(wrapper: Any, words: Sequence[str], vectors: np.ndarray) -> Any:
