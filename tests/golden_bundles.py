@@ -82,7 +82,7 @@ class Parts:
     def record(self, **changes: Any) -> None:
         self.claim = msgspec.structs.replace(self.claim, record=msgspec.structs.replace(self.claim.record, **changes))
 
-    def part(self, name: str, **changes: Any) -> None:
+    def part(self, name: str, /, **changes: Any) -> None:
         """Changes of one part of the record: data, training, artefact, run."""
         self.record(**{name: msgspec.structs.replace(getattr(self.claim.record, name), **changes)})
 
@@ -225,6 +225,7 @@ class Golden:
     pool: Callable[[], Mapping[str, tuple[Any, ...]]] = field(default=dict)
     lowered: int | None = None  # by how many the pool lowers the row
     data: Mapping[str, Callable[[], str]] = field(default_factory=dict)  # files of a data folder
+    strength: tuple[records.CheckPart, ...] = ()  # what the checks of the attacks find here
 
 
 GOLDEN: dict[str, Golden] = {}
@@ -964,6 +965,25 @@ def _() -> Files:
     parts = apart(honest())
     id = parts.of_kind(PWWS, "broken")[0]
     parts.outcome(PWWS, id, queries=parts.attacks[PWWS][id].queries + 100)
+    return put_together(parts)
+
+
+golden(
+    "a check of the attacks left out, full",
+    1,
+    "strength",
+    level="full",
+    reason="is missing",
+    strength=(records.CheckPart(check="scale", attack=PWWS, k=4, n=5, lost=1),),
+)(honest)
+
+
+@golden("a black box said to use gradients, spot", 1, "spot", level="spot", reason="gradients was 3, is 0")
+def _() -> Files:
+    """Traces of gradients may differ between builds of torch; so may nothing else."""
+    parts = apart(honest())
+    for id in parts.survivors():
+        parts.outcome(PWWS, id, gradients=3, trace="0" * 64)
     return put_together(parts)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grit.bench import datasets, registry, verify
+from grit.bench import adequacy, datasets, registry, verify
 
 sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
 
@@ -30,6 +30,7 @@ def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wit
     else:
         monkeypatch.setattr(datasets, "load", _loaded)
     monkeypatch.setattr(registry, "entry_points", _installed)
+    monkeypatch.setattr(adequacy, "checks", lambda trial: case.strength)  # that room's tests, and seconds each time
     setting = verify.Setting(level=case.level, respond=case.responder(), pool=case.pool(), nonce="of the day")
     return verify.verify(bundle_of(case, tmp_path), setting, without=frozenset({without}))
 
@@ -94,6 +95,7 @@ ALONE = {
     "spot": "a hidden break, spot",
     "twin": "float weights of another model",
     "full": "a break said to be dearer, full",
+    "strength": "a check of the attacks left out, full",
 }
 
 

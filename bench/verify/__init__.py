@@ -25,8 +25,8 @@ from grit.bench import records, submission
 from grit.bench.submission import Bundle
 from grit.bench.types import CouldNotMeasure, MalformedInput, SandboxViolation, UsageError
 from grit.bench.verify import claims, lint, replay, spot
-from grit.bench.verify.case import LEVELS, Answered, Case, Level, Respond, Sandboxed, Setting, unguarded
-from grit.bench.verify.verdict import WORDS, Finding, Report, decode, encode, key, less, one_line, render, reusable
+from grit.bench.verify.case import LEVELS, Answered, Case, Level, Respond, Sandboxed, Setting, one_line, unguarded
+from grit.bench.verify.verdict import WORDS, Finding, Report, decode, encode, key, less, render, reusable
 
 __all__ = [
     "CHECKS",
@@ -66,7 +66,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("replay", 1, (replay.clean, replay.breaks, replay.misses, replay.company, replay.pool)),
     Stage("spot", 1, (spot.twin,)),
     Stage("spot", 1, (spot.spot,)),
-    Stage("full", 1, (spot.full,)),
+    Stage("full", 1, (spot.full, spot.strength)),
 )
 CHECKS = tuple(check.__name__ for stage in STAGES for check in stage.checks)
 _MOST_REASONS = 5  # of one check in a report

@@ -329,3 +329,8 @@ def lexicon(name: str) -> Any:
 def short(text: str) -> str:
     """A stranger's text, safe to print and not long."""
     return ascii(text[:60])
+
+
+def one_line(reason: str) -> str:
+    """A reason may quote a stranger's file: nothing in it may move a terminal's cursor or start a line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(reason.split()))[:600]

@@ -12,7 +12,7 @@ from typing import Any
 from grit.bench import records, submission
 from grit.bench.submission import EVIDENCE, MODEL
 from grit.bench.types import MalformedInput
-from grit.bench.verify.case import Case, short
+from grit.bench.verify.case import Case, one_line, short
 
 # --- files --------------------------------------------------------------------------------------------
 
@@ -83,7 +83,9 @@ def hashes(case: Case) -> Iterator[str]:
 
 def schema(case: Case) -> Iterator[str]:
     """submission.json is canonical JSON of a known version, with no other keys."""
-    yield from _refusal(lambda: case.claim)
+    yield from (problems := list(_refusal(lambda: case.claim)))
+    if not problems and (life := case.claim.life).supersedes is not None:
+        case.note(f"{life.status}, in the place of bundle {life.supersedes[:16]}: {one_line(life.reason)}")
 
 
 def card(case: Case) -> Iterator[str]:

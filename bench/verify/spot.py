@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from grit.bench import machine, records, submission
+from grit.bench import records, submission
 from grit.bench.types import Attack, CouldNotMeasure, Outcome
 from grit.bench.verify.case import Case, short
 from grit.bench.verify.verdict import Floor
@@ -71,13 +71,33 @@ def full(case: Case) -> Iterator[str]:
     yield from _attacked_again(case, [line.id for line in case.evidence.clean])
 
 
+def strength(case: Case) -> Iterator[str]:
+    """The checks of the attacks on this model, made again, count what the record says: flags stand on them."""
+    from grit.bench import adequacy
+
+    if not case.claim.determinism.exact:
+        case.note("the checks of the attacks were not made again: answers differ between machines")
+        return
+    attacks = {part.name: _configured_attack(part) for part in case.claim.record.attacks}
+    examples = [case.examples[line.id] for line in case.evidence.clean]
+    trial = adequacy.Trial(_victim(case), attacks, examples, case.evidence.attacks, case.claim.seeds.attacks)
+    claimed = {(part.check, part.attack, part.against): part for part in case.claim.record.checks}
+    for made in adequacy.checks(trial):
+        if (said := claimed.get((made.check, made.attack, made.against))) != made:
+            counts = "is missing" if said is None else f"counts k={said.k} lost={said.lost} won={said.won}"
+            yield (
+                f"check {made.check} of {made.attack or 'all attacks'} {counts}; "
+                f"here it is k={made.k} lost={made.lost} won={made.won} of {made.n}"
+            )
+
+
 def drawn(digest: str, nonce: str, ids: Sequence[str], m: int) -> list[str]:
     """The ``m`` ids of the lowest sha256(bundle digest, nonce, id): nobody knows them before the nonce is drawn."""
     return sorted(ids, key=lambda id: hashlib.sha256(f"{digest} {nonce} {id}".encode()).digest())[:m]
 
 
 def _attacked_again(case: Case, ids: Sequence[str]) -> Iterator[str]:
-    from grit.bench import evaluate
+    from grit.bench import evaluate, machine
 
     strays = compared = 0
     for part in case.claim.record.attacks:

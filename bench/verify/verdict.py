@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from grit.bench import machine, records, submission
+from grit.bench import records, submission
 from grit.bench.records import Sha256
 from grit.bench.submission import Bundle
 from grit.bench.types import GritError, Script
@@ -127,6 +127,8 @@ _STANDS_ON = ("python", "numpy", "msgspec", "nltk", "onnx", "onnxruntime", "torc
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
+    from grit.bench import machine
+
     here = machine.versions()
     return {name: here[name] for name in _STANDS_ON if name in here}
 
@@ -177,8 +179,3 @@ def render(report: Report) -> str:
         lines.append(f"  lowered to {report.lowered.low} of {report.lowered.n} by breaks found for other models")
     lines += [f"  note: {note}" for note in report.notes]
     return "\n".join(lines)
-
-
-def one_line(reason: str) -> str:
-    """A reason may quote a stranger's file: nothing in it may move a terminal's cursor or start a line."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(reason.split()))[:600]
