@@ -336,6 +336,24 @@ def _render_cells(cells: Mapping[str, Sequence[CostPart]]) -> str:
     return "\n".join(lines)
 
 
+@grit.command("calibrate-target")
+@click.argument("target")
+@_json
+@_debug
+def calibrate_target(target: str, as_json: bool, debug: bool) -> None:
+    """Fit time to instructions on a real device (ssh://user@host, adb://SERIAL), for the emulated cores here."""
+    from grit.bench import measure, records
+
+    found, path = measure.calibrate(target)
+    clock = f", {found.cycles_per_instruction:.3g} cycles" if found.cycles_per_instruction else ""
+    text = (
+        f"{found.core} on {target}: {found.ns_per_instruction:.3g} ns{clock} an instruction; left out of the fit, "
+        f"{found.programs} programs miss by {100 * found.median_error_share:.0f} % (median), "
+        f"{100 * found.worst_error_share:.0f} % (worst)\nkept in {path}"
+    )
+    _emit(records.plain(found), as_json, text)
+
+
 @grit.command()
 @click.argument("model")
 @click.option("--to", "format_", type=click.Choice(["onnx", "c", "program"]), required=True)
@@ -437,7 +455,9 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--margin", type=float, default=0.02, show_default=True, callback=_percent, help="A loss let through.")
 @click.option("--alpha", type=float, default=0.05, show_default=True, callback=_percent, help="Rate of false alarms.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Deployed bytes allowed.")
-@click.option("--max-instructions", multiple=True, metavar="TARGET=COUNT", help="Instructions allowed there, for the median text.")
+@click.option(
+    "--max-instructions", multiple=True, metavar="TARGET=COUNT", help="Instructions allowed there, for the median text."
+)
 @click.option("--clock", is_flag=True, help="Time both in turns, here; needs --calibration.")
 @click.option("--calibration", type=_file, help="What 'grit calibrate' wrote on this machine.")
 @click.option("--data", "data_", help="A name or file to read instead of the data that the baseline names.")

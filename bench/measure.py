@@ -6,6 +6,7 @@ comes before numbers: an engine that does not give the artefact's own logits get
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 from grit.bench import machine, records, registry
 from grit.bench.export import build, packing, words
 from grit.bench.records import CostPart
-from grit.bench.types import Artefact, CouldNotMeasure, Model, Target
+from grit.bench.targets import _calibration
+from grit.bench.targets._calibration import Calibration
+from grit.bench.types import Artefact, CouldNotMeasure, Model, Target, UsageError
 
 ENGINES = ("ort",)  # of a target that names none
 FLOAT_TOLERANCE = 1e-4  # of an artefact that is not exact, relative to its largest logit
@@ -39,21 +42,54 @@ class Compiles(Protocol):
     def cost(self, artefact: Artefact, texts: Iterable[str]) -> CostPart: ...
 
 
+@runtime_checkable
+class Estimates(Protocol):
+    """A target that counts, and can say what a count is worth in time."""
+
+    def estimate(self, cell: CostPart) -> CostPart | None: ...
+
+
 def cells(path: Path, target: str, texts: Sequence[str], model: Model | None = None) -> list[CostPart]:
     """What the artefact at ``path`` costs on ``target`` (a registry key, or ``key://rest``), an engine a cell.
 
     ``texts`` are compared and timed. A cell that cannot be measured says why in ``reason``.
     """
-    key, _, rest = target.partition("://")
-    cls = registry.load("targets", key)
-    place = cls(rest) if rest else cls()
+    there = target_of(target)
     found = []
-    for engine in getattr(place, "engines", ENGINES):
+    for engine in getattr(there, "engines", ENGINES):
         try:
-            cell = _cell(place, engine, path, target, texts, model)
+            cell = _cell(there, engine, path, target, texts, model)
         except CouldNotMeasure as error:
             cell = CostPart(target=target, engine=engine, kind="not measured", reason=str(error))
         found.append(cell)
+        if cell.kind == "emulated" and isinstance(there, Estimates) and (timed := there.estimate(cell)):
+            found.append(timed)
+    return found
+
+
+def calibrate(target: str) -> tuple[Calibration, Path]:
+    """What a real device says of its core, and the file it is kept in: emulated counts of that core get a time."""
+    place = target_of(target)
+    if not isinstance(place, Compiles):
+        raise UsageError(f"{target} runs no compiled programs: calibrate ssh://user@host or adb://SERIAL")
+    emulated = registry.load("targets", "emu")
+
+    def counted(core: str) -> _calibration.Cost:
+        counter: _calibration.Cost = emulated(core, cached_texts=0).cost
+        return counter
+
+    found = _calibration.calibrate(target, place.cost, counted)
+    return found, _calibration.keep(found)
+
+
+def target_of(word: str) -> Target:
+    """The configured target behind ``key`` or ``key://rest``. Raises UsageError for a word that means none."""
+    key, _, rest = word.partition("://")
+    cls = registry.load("targets", key)
+    first = next((each.annotation for each in inspect.signature(cls).parameters.values()), None)
+    if rest and first not in (str, "str"):
+        raise UsageError(f"target {word!r}: {key} takes nothing behind its name, write {key}")
+    found: Target = cls(rest) if rest else cls()
     return found
 
 

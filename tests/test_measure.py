@@ -335,3 +335,9 @@ def test_sizes_are_all_the_bytes_there_are(path: Path) -> None:
     sizes = measure.sizes(build.load(path))
     assert sizes["total"] == path.stat().st_size == sum(sizes.values()) - sizes["total"]
     assert sizes["vocabulary"] == len("\n".join(WORDS)) and sizes["embedding"] == 9 * 4
+
+
+@pytest.mark.parametrize("word", ["local://here", "emu://cortex-m5", "lokal"])
+def test_a_word_that_means_no_target_is_refused_before_any_work(word: str) -> None:
+    with pytest.raises(UsageError):
+        measure.target_of(word)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
+import platform
+import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +19,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grit.bench import registry
+from grit.bench import measure, registry
 from grit.bench.export import packing, quantise, words
 from grit.bench.export.fixed import FixedArtefact, FixedProgram
 from grit.bench.export.floating import FloatArtefact
-from grit.bench.targets import _compiled, _spread
+from grit.bench.records import CostPart
+from grit.bench.targets import _calibration, _compiled, _device, _spread
 from grit.bench.targets._cores import CORES
+from grit.bench.targets.adb import Adb
 from grit.bench.targets.emu import Emu
-from grit.bench.types import CouldNotMeasure, Dense, FastGrnn, Lstm, Mean, Program, Rows, Ternary, UsageError
+from grit.bench.targets.qemu import Qemu
+from grit.bench.targets.ssh import Ssh
+from grit.bench.types import (
+    CouldNotMeasure,
+    Dense,
+    FastGrnn,
+    Lstm,
+    MalformedInput,
+    Mean,
+    Program,
+    Rows,
+    Ternary,
+    UsageError,
+)
 
+LINUX = sys.platform == "linux"
 ARM = all(importlib.util.find_spec(name) for name in ("ziglang", "unicorn", "elftools"))
 needs_arm = pytest.mark.skipif(not ARM, reason="the extra arm is not installed")
 WORDS = ("", *(a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "un")), "naïve", "ça", "it's", "7", "!")
@@ -244,6 +265,237 @@ if ARM:
                 used.append(line)
         assert cache.misses == misses
         assert cache.accesses == len(used)
+
+
+# --- devices: a line that really carries the bytes, and a device that is this machine ---------------------
+
+FAKE = """#!{python}
+import os, re, shutil, subprocess, sys
+words = sys.argv[1:]
+home = {home!r}
+def there(text):
+    return re.sub(r"/(data/local/tmp|tmp)/", home + "/", text)
+if {push}:
+    if words[:2] != ["-s", "serial-1"]:
+        sys.exit("adb: device not found")
+    words = words[2:]
+    if words[0] == "push":
+        shutil.copyfile(words[1], there(words[2]))
+        sys.exit(0)
+    assert words[0] == "exec-out", words
+elif "nobody@nowhere" in words:
+    sys.exit("ssh: Could not resolve hostname nowhere")
+command = words[-1]
+if {probe!r} and "uname -m" in command:
+    sys.stdout.write({probe!r})
+    sys.exit(0)
+command = re.sub(r"^(\\S*/runner) <", {run!r} + r" \\1 <", there(command))
+sys.exit(subprocess.run(["sh", "-c", command]).returncode)
+"""
+BOARD = "aarch64\n@\nprocessor\t: 0\nprocessor\t: 1\nFeatures\t: fp asimd crc32\nCPU part\t: 0xd08\n@\nLinux 6.1\n@\n"
+BOARD += "performance\n@\n1800000\n@\n45123\n@\n0.25 0.10 0.05 1/99 1\n"
+TARGETS = {"ssh": "ssh://pi@board", "adb": "adb://serial-1"}
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts a fake ssh or adb first in the path; returns the folder that is the device's own."""
+
+    def lay(name: str, probe: str = "", run: str = "") -> Path:
+        home, tools = tmp_path / "device", tmp_path / "tools"
+        home.mkdir()
+        tools.mkdir()
+        text = FAKE.format(python=sys.executable, home=str(home), push=name == "adb", probe=probe, run=run)
+        (tools / name).write_text(text, encoding="utf-8")
+        (tools / name).chmod(0o700)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        return home
+
+    return lay
+
+
+def target(name: str) -> Any:
+    found: Any = measure.target_of(TARGETS[name])
+    return dataclasses.replace(found, least_s=0.02, most_s=0.2)
+
+
+@needs_arm
+@pytest.mark.skipif(not LINUX, reason="a runner needs a Linux kernel")
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_device_answers_and_is_left_clean(line: Callable[..., Path], name: str) -> None:
+    home = line(name)
+    one = artefact("lstm")
+    cell = target(name).cost(one, TEXTS)
+    assert (cell.target, cell.engine, cell.kind) == (TARGETS[name], "c", "measured")
+    assert cell.facts["output_error"] == 0.0 and cell.facts["compared_texts"] == len(TEXTS)
+    assert cell.facts["architecture"] == platform.machine() and cell.facts["binary_bytes"] > 1000
+    assert cell.values["n_calls"] >= len(TEXTS) and cell.values["min_us"] <= cell.values["p99_us"]
+    assert not list(home.iterdir())
+
+
+@needs_arm
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_board_of_another_make_gets_code_for_its_core(
+    line: Callable[..., Path], need_tool: Callable[[str], str], name: str
+) -> None:
+    home = line(name, BOARD, f"{need_tool('qemu-aarch64')} -cpu cortex-a72")
+    place = target(name)
+    facts = place.probe()
+    assert (facts["cpu"], facts["cores"], facts["governor"]) == ("Cortex-A72", 2, "performance")
+    assert (facts["frequency_mhz"], facts["temperature_c"], facts["load_1min"]) == (1800.0, 45.123, 0.25)
+    cell = place.cost(artefact("fastgrnn"), TEXTS[:3])
+    assert cell.facts["output_error"] == 0.0
+    assert "-mcpu=cortex_a72" in cell.facts["flags"]
+    assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sets", "cpu", "expected"),
+    [
+        ("aarch64", ["asimd"], None, "cortex_a53"),
+        ("aarch64", ["asimd", "asimddp"], "Cortex-X9", "cortex_a76"),
+        ("arm64", ["asimd"], "Cortex-A72", "cortex_a72"),
+        ("x86_64", ["avx2", "fma"], "Cortex", "x86_64_v3"),
+        ("x86_64", ["fma"], None, "x86_64"),
+    ],
+)
+def test_code_fits_what_answers(architecture: str, sets: list[str], cpu: str | None, expected: str) -> None:
+    facts = {"architecture": architecture, "instruction_sets": sets, "cpu": cpu}
+    assert _device.processor(facts)[1] == expected
+
+
+def test_other_devices_are_refused(line: Callable[..., Path]) -> None:
+    with pytest.raises(CouldNotMeasure, match="armv7l"):
+        _device.processor({"architecture": "armv7l", "instruction_sets": []})
+    line("ssh", "go away\n")
+    with pytest.raises(CouldNotMeasure, match="does not answer as a Linux shell"):
+        target("ssh").probe()
+    with pytest.raises(CouldNotMeasure, match=r"Could not resolve.*check that 'ssh nobody@nowhere true' works"):
+        Ssh("nobody@nowhere").probe()
+
+
+def test_a_serial_that_is_not_there_is_a_reason(line: Callable[..., Path]) -> None:
+    line("adb")
+    with pytest.raises(CouldNotMeasure, match="adb devices"):
+        Adb("serial-2").probe()
+
+
+@pytest.mark.parametrize("where", ["", "-oProxyCommand=x", "a b", "host;rm", "host:", "host:22x", "$(x)"])
+def test_names_that_a_shell_could_read_otherwise_are_refused(where: str) -> None:
+    for place in (Ssh(where), Adb(where)):
+        if isinstance(place, Ssh) or ":" not in where:  # a serial may be an address with a port
+            with pytest.raises(UsageError, match="expected"):
+                place.probe()
+
+
+def test_a_port_is_passed_on(line: Callable[..., Path]) -> None:
+    home = line("ssh", BOARD)
+    assert Ssh("pi@board:2222").probe()["architecture"] == "aarch64"
+    assert Ssh("pi@board:2222").link.port == "2222"
+    assert not list(home.iterdir())
+
+
+def test_without_the_tools_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
+    for place, remedy in ((Ssh("a"), "openssh-client"), (Adb("a"), "install adb"), (Qemu(), "qemu-user")):
+        with pytest.raises(CouldNotMeasure, match=remedy):
+            place.probe()
+        assert remedy in str(type(place).missing())
+
+
+# --- a second emulator ------------------------------------------------------------------------------------
+
+
+@needs_arm
+@pytest.mark.skipif(not LINUX, reason="qemu's user mode needs a Linux kernel")
+def test_two_emulators_count_alike(need_tool: Callable[[str], str]) -> None:
+    """qemu counts the call from outside too: some instructions more, and never fewer."""
+    need_tool("qemu-aarch64")
+    one = artefact("lstm")
+    counted = Emu("cortex-a53", cached_texts=0).cost(one, TEXTS[4:5]).values
+    cell = Qemu("cortex-a53").cost(one, TEXTS[4:5])
+    assert (cell.kind, cell.target) == ("emulated", "qemu://cortex-a53")
+    assert cell.facts["output_error"] == 0.0
+    for name in ("instructions", "neural_instructions"):
+        assert 0 <= cell.values[f"mean_{name}"] - counted[f"p50_{name}"] <= 40
+
+
+def test_qemu_is_given_no_generic_core() -> None:
+    for name in ("max", "cortex-m4"):
+        with pytest.raises(UsageError, match="unknown core"):
+            Qemu(name).probe()
+
+
+# --- calibration ------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.05, 20), st.lists(st.integers(1000, 10**7), min_size=3, max_size=9), st.integers(0, 99))
+def test_a_fit_finds_the_factor_and_its_error(factor: float, counts: list[int], seed: int) -> None:
+    exact = [factor * count for count in counts]
+    found, median, worst = _calibration.fit(counts, exact)
+    assert found == pytest.approx(factor) and worst < 1e-9 and median <= worst
+    noise = np.exp(np.random.default_rng(seed).uniform(-0.1, 0.1, len(counts)))
+    found, median, worst = _calibration.fit(counts, list(np.array(exact) * noise))
+    assert factor * np.exp(-0.1) <= found <= factor * np.exp(0.1)
+    assert 0 <= median <= worst <= np.expm1(0.2) + 1e-9
+
+
+def test_a_fit_needs_programs_to_leave_out() -> None:
+    with pytest.raises(CouldNotMeasure, match="2 programs"):
+        _calibration.fit([1, 2], [1.0, 2.0])
+
+
+def calibrated(monkeypatch: pytest.MonkeyPatch, home: Path, cpu: str = "Cortex-A53") -> _calibration.Calibration:
+    """A board at half a nanosecond an instruction, give or take."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(home))
+
+    def count(artefact: FixedArtefact, texts: Any) -> CostPart:
+        n = 100_000 + len(artefact.program.head.product.weight.ravel())
+        return CostPart(target="emu", engine="c", kind="emulated", values={"p50_neural_instructions": n})
+
+    def measured(artefact: FixedArtefact, texts: Any) -> CostPart:
+        n = count(artefact, texts).values["p50_neural_instructions"]
+        facts = {"cpu": cpu, "frequency_mhz": 1400.0, "governor": "performance", "output_error": 0.0}
+        values = {"neural_min_us": n * 0.0005 * (1.1 if n % 2 else 1.0)}
+        return CostPart(target="ssh://pi", engine="c", kind="measured", values=values, facts=facts)
+
+    return _calibration.calibrate("ssh://pi", measured, lambda core: count)
+
+
+def test_a_calibration_is_kept_and_gives_counts_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = calibrated(monkeypatch, tmp_path)
+    assert (found.core, found.engine, found.programs) == ("cortex-a53", "c", 6)
+    assert found.ns_per_instruction == pytest.approx(0.5, rel=0.1)
+    assert found.cycles_per_instruction == pytest.approx(0.7, rel=0.1)
+    cell = CostPart(target="emu://cortex-a53", engine="c", kind="emulated", values={"p50_instructions": 200_000})
+    assert Emu("cortex-a53").estimate(cell) is None
+    path = _calibration.keep(found)
+    assert path.is_relative_to(tmp_path) and _calibration.known("cortex-a53") == found
+    timed = Emu("cortex-a53").estimate(cell)
+    assert timed is not None and (timed.kind, timed.target) == ("calibrated", cell.target)
+    values = timed.values
+    assert values["low_p50_us"] <= values["p50_us"] <= values["high_p50_us"]
+    assert values["p50_us"] == pytest.approx(100, rel=0.1)
+    assert timed.facts["calibrated_on"] == "ssh://pi" and timed.facts["worst_error_share"] == found.worst_error_share
+    assert Emu("cortex-a76").estimate(cell) is None
+
+
+def test_only_a_core_that_is_emulated_can_be_calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for cpu in ("AMD EPYC", "Cortex-A53 + Cortex-A73", "Cortex-M4"):
+        with pytest.raises(CouldNotMeasure, match="counts for cortex-a53, cortex-a72, cortex-a76 only"):
+            calibrated(monkeypatch, tmp_path, cpu)
+    with pytest.raises(UsageError, match="calibrate ssh://"):
+        monkeypatch.setattr(measure, "target_of", lambda _: object())
+        measure.calibrate("mine")
+
+
+def test_a_calibration_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    path = _calibration.place("cortex-a53")
+    path.parent.mkdir(parents=True)
+    path.write_text("{}", encoding="ascii")
+    with pytest.raises(MalformedInput, match="no calibration"):
+        _calibration.known("cortex-a53")
 
 
 # --- real texts -------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from grit.bench import records
 from grit.bench.export.c import compiler
-from grit.bench.targets import _compiled, _spread
+from grit.bench.targets import _calibration, _compiled, _spread
 from grit.bench.targets._cores import CORES, Core
 from grit.bench.types import Artefact, CouldNotMeasure, UsageError
 
@@ -35,13 +35,25 @@ class Emu:
     texts: int = 50  # compared and counted
     cached_texts: int = 3  # of these, whose data accesses go through the simulated cache
     engines: ClassVar[tuple[str, ...]] = (_compiled.ENGINE,)
+    places: ClassVar[tuple[str, ...]] = tuple(f"emu://{core}" for core in CORES)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What to install, if anything."""
+        for module in ("unicorn", "elftools"):
+            if not importlib.util.find_spec(module):
+                return f"no {module}: {compiler.REMEDY}"
+        return compiler.missing()
+
+    def __post_init__(self) -> None:
+        if self.core not in CORES:
+            raise UsageError(f"unknown core {self.core!r}: emu:// has {', '.join(CORES)}")
 
     def probe(self) -> Mapping[str, Any]:
         """The core and what stands in for it; CouldNotMeasure with the remedy where a wheel is missing."""
         core = self._core()
-        for module in ("unicorn", "elftools"):
-            if not importlib.util.find_spec(module):
-                raise CouldNotMeasure(f"no {module}: {compiler.REMEDY}")
+        if lacking := self.missing():
+            raise CouldNotMeasure(lacking)
         facts: dict[str, Any] = {
             "core": core.label,
             "architecture": "A64" if core.wide else "Thumb",
@@ -89,9 +101,12 @@ class Emu:
             target=f"emu://{core.name}", engine=_compiled.ENGINE, kind="emulated", values=values, facts=facts
         )
 
+    def estimate(self, cell: records.CostPart) -> records.CostPart | None:
+        """A calibrated time for a counted cell; None where nobody has calibrated the core."""
+        found = _calibration.known(self._core().name)
+        return found.estimate(cell) if found else None
+
     def _core(self) -> Core:
-        if self.core not in CORES:
-            raise UsageError(f"unknown core {self.core!r}: emu:// has {', '.join(CORES)}")
         return CORES[self.core]
 
 

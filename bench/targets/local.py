@@ -8,6 +8,7 @@ is the spread over all calls.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import statistics
@@ -59,6 +60,19 @@ class Local:
     steady: float = 0.01  # a round has nothing new to say when it lowers the sum of best times by less
     starts: int = 3  # fresh processes
     engines: ClassVar[tuple[str, ...]] = ("ort", "c")
+    places: ClassVar[tuple[str, ...]] = ("local",)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What to install, if anything."""
+        if not importlib.util.find_spec("onnxruntime"):
+            return "no onnxruntime: pip install gritbench"
+        try:
+            compiler.host()
+        except CouldNotMeasure as error:
+            return f"engine ort is ready; for engine c: {error}"
+        return None
+
     start_limit_s: float = 120.0
 
     def probe(self) -> Mapping[str, Any]:

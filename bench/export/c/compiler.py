@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from grit.bench import machine
 from grit.bench.types import CouldNotMeasure
 
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
@@ -53,11 +54,16 @@ def _run(command: Sequence[str], folder: Path | None = None) -> subprocess.Compl
         raise CouldNotMeasure(f"{command[0]} does not start ({error.strerror}): {HOST_REMEDY}") from None
 
 
+def missing() -> str | None:
+    """What to install for the cross compiler, if anything."""
+    return None if importlib.util.find_spec("ziglang") else f"no cross compiler: {REMEDY}"
+
+
 @lru_cache(maxsize=1)
 def zig() -> Compiler:
     """The cross compiler; CouldNotMeasure with the remedy where it is not installed."""
-    if not importlib.util.find_spec("ziglang"):
-        raise CouldNotMeasure(f"no cross compiler: {REMEDY}")
+    if lacking := missing():
+        raise CouldNotMeasure(lacking)
     command = (sys.executable, "-m", "ziglang")
     number = _run([*command, "version"]).stdout.strip()
     clang = _run([*command, "cc", "--version"]).stdout.partition("\n")[0]
@@ -87,13 +93,18 @@ def native() -> str:
 def cached(compiler: Compiler, files: Mapping[str, str], arguments: Sequence[str], output: str) -> Path:
     """The file ``output`` that the arguments make of ``files`` (name -> text), compiled once a content and compiler.
 
-    Lies in the user's cache folder under the digest of all that goes in; built beside it and moved there whole.
+    Lies in the user's cache folder under the digest of all that goes in, this processor among it where the code is
+    tuned to it; built beside it and moved there whole. Raises CouldNotMeasure where nothing can be written.
     """
-    key = hashlib.sha256(repr((compiler.version, tuple(arguments), output)).encode())
+    tuned = machine.facts() if native() in arguments else {}
+    processor = tuned.get("cpu"), tuned.get("instruction_sets")
+    key = hashlib.sha256(repr((compiler.version, tuple(arguments), output, processor)).encode())
     for name, text in sorted(files.items()):
         key.update(f"{name}\0{len(text)}\0{text}".encode())
     place = _cache() / key.hexdigest()[:32] / output
-    if not place.is_file():
+    if place.is_file():
+        return place
+    try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as name:
             folder = Path(name)
@@ -101,6 +112,8 @@ def cached(compiler: Compiler, files: Mapping[str, str], arguments: Sequence[str
                 (folder / file).write_text(text, encoding="utf-8")
             compiler.run(arguments, folder)
             (folder / output).replace(place)
+    except OSError as error:
+        raise CouldNotMeasure(f"cannot compile into {place.parent}: {error.strerror or error}; free it") from error
     return place
 
 
