@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Generator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -133,9 +133,10 @@ class Vectors:
                 words, self._vectors = file["words"].tolist(), file["vectors"]
         except (OSError, ValueError, KeyError) as error:
             raise CouldNotMeasure(
-                f"hotflip.textattack compares words by their vectors and cannot read them from {path!r} ({error}); "
+                f"this tier of hotflip compares words by their vectors and cannot read them from {path!r} ({error}); "
                 "give embedding=FILE.npz with the arrays words [words] and vectors [words feat]"
             ) from error
+        self._words = words
         self._rows = {word: row for row, word in enumerate(words)}
 
     def near(self, word: str, other: str, cosine: float) -> bool:
@@ -146,6 +147,20 @@ class Vectors:
         first, second = self._vectors[a], self._vectors[b]
         norms = np.linalg.norm(first) * np.linalg.norm(second)
         return bool(first @ second >= cosine * norms)
+
+    def nearest(self, word: str, cosine: float) -> list[str]:
+        """The other words as near as that, the nearest first; none for a word without a vector."""
+        row = self._rows.get(word.lower())
+        if row is None:
+            return []
+        products = self._vectors @ self._vectors[row]
+        shares = products / np.maximum(self._norms * self._norms[row], 1e-30)
+        rows = np.argsort(-shares, kind="stable")[: int((shares >= cosine).sum())]
+        return [self._words[other] for other in rows.tolist() if other != row]
+
+    @cached_property
+    def _norms(self) -> np.ndarray:
+        return np.linalg.norm(self._vectors, axis=1)
 
 
 @lru_cache(maxsize=4)
@@ -170,7 +185,7 @@ def _tag(before: tuple[str, ...], word: str, behind: tuple[str, ...]) -> str:
         tagged = nltk.pos_tag([*before, word, *behind], tagset="universal")
     except (ImportError, LookupError) as error:
         raise CouldNotMeasure(
-            "hotflip.textattack needs nltk's tagger, which is not where NLTK_DATA points; run "
+            "this tier of hotflip needs nltk's tagger, which is not where NLTK_DATA points; run "
             "python -m nltk.downloader averaged_perceptron_tagger_eng universal_tagset"
         ) from error
     return dict(reversed(tagged))[word]

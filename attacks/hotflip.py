@@ -3,8 +3,8 @@
 Ebrahimi, Rao, Lowd, Dou: "HotFlip: White-Box Adversarial Examples for Text Classification", ACL 2018. The gain
 of writing word w at place i is grad_i . (features(w) - features(x_i)), over whatever the model's feature cut
 is: an embedding row or a hash projection, a synonym or a typo. Tiers: ``strong``, the suite's, over words;
-``paper``, the character level of sections 3 and 4 by the same formula; ``textattack``, what TextAttack 0.3.11
-makes of the word level of section 5, with its places that are not aligned with the tokens.
+``paper``, the character level of sections 3 and 4 by the same formula; ``words``, the word level of section 5;
+``textattack``, what TextAttack 0.3.11 makes of that, with its places that are not aligned with the tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from grit.bench.types import CouldNotMeasure, Edit, Gain, Grid, Question, Script
 _STRONG = Threat(spaces=("synonyms", "typos"))
 _UNLIMITED = 10_000_000  # queries
 _PAPER = Threat(spaces=("characters",), max_words=1.0, protect_stop_words=False, max_queries=_UNLIMITED)
-_MOST_WORDS, _COSINE = 2, 0.8  # of the textattack tier: words changed, and similarity to the word written over
+_WORDS = Threat(spaces=("vocabulary",), max_words=1.0, max_queries=_UNLIMITED)
+_MOST_WORDS, _COSINE = 2, 0.8  # section 5: words changed, and similarity to the word written over
 _AT_ONCE = 1 << 18  # of its candidates in one question: 2 MB of gains a text
 
 
@@ -35,8 +36,9 @@ class HotFlip:
     sweep_share: of the query budget, for single words in the strong tier, in the order of their gains.
     pool: candidates of single words that are ranked again for every script of the beam.
     max_characters: share of the characters of the text that the paper tier may change (section 4.3: 10 %).
-    embedding: of the textattack tier, an .npz file with the arrays ``words`` and ``vectors``: TextAttack compares
-        the words it writes with those it writes over by counter-fitted vectors, which it fetches.
+    embedding: of the words and textattack tiers, an .npz file with the arrays ``words`` and ``vectors``, by which
+        words are compared with those they are written over. The paper takes the vectors of its model, TextAttack
+        counter-fitted ones, which it fetches.
     """
 
     threat: Threat = _STRONG
@@ -51,18 +53,17 @@ class HotFlip:
     tiers: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "strong": {},
         "paper": {"tier": "paper", "threat": _PAPER, "top": 10},
-        "textattack": {
-            "tier": "textattack",
-            "threat": Threat(spaces=("vocabulary",), max_words=1.0, max_queries=_UNLIMITED),
-        },
+        "words": {"tier": "words", "threat": _WORDS, "top": 10},
+        "textattack": {"tier": "textattack", "threat": _WORDS},
     }
 
     def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
         if self.tier == "textattack":
             return (yield from self._textattack(sentence, label))
         search = Search(sentence, label)
+        searches = {"strong": self._strong, "paper": self._paper, "words": self._words}
         try:
-            yield from self._paper(search) if self.tier == "paper" else self._strong(search)
+            yield from searches[self.tier](search)
         except Broken as found:
             return found.script
         return ()
@@ -82,19 +83,20 @@ class HotFlip:
             return
         ranked = search.ranked()
         yield from search.additive(ranked)
-        yield from self._beam(search, ranked)
+        singles: list[Script] = [(edit,) for edit in ranked[: self.beam_width]]
+        yield from self._beam(search, singles, ranked[: self.pool], sentence.max_edits - 1)
         kept: dict[int, list[Edit]] = {}
         for edit in ranked:
             kept.setdefault(edit.index, []).append(edit)
         yield from search.exchange(kept, ranked, self.top)
 
-    def _beam(self, search: Search, ranked: list[Edit]) -> Steps:
-        scripts: list[Script] = [(edit,) for edit in ranked[: self.beam_width]]
-        for _ in range(1, search.sentence.max_edits):
+    def _beam(self, search: Search, scripts: list[Script], pool: list[Edit], steps: int) -> Steps:
+        """Grow every script by those edits of a pool that gain most on top of it; keep the best by score."""
+        for _ in range(steps):
             grown: dict[Script, None] = {}
             for script in scripts:
                 taken = {edit.index for edit in script}
-                free = [edit for edit in ranked[: self.pool] if edit.index not in taken]
+                free = [edit for edit in pool if edit.index not in taken]
                 if free:
                     gains = yield Gain(script, free)
                     grown.update((extended(script, free[i]), None) for i in _first(gains, self.top))
@@ -134,16 +136,36 @@ class HotFlip:
             found = yield from search.ask(asked)
             scripts = [asked[i] for i in _first(found, self.beam_width)]
 
+    def _words(self, search: Search) -> Steps:
+        """One or two words for others of the vocabulary: near in meaning, of the same part of speech, no stop words."""
+        sentence = search.sentence
+        vectors, vocabulary = self._resources(sentence)
+        yield from search.begin(())
+        known = frozenset(vocabulary)
+        pool = [
+            Edit("replace", site, word)
+            for site, original in enumerate(sentence.words)
+            if not sentence.protected(site)
+            for word in vectors.nearest(original, _COSINE)
+            if word in known and _textattack.same_part_of_speech(sentence.words, site, word)
+        ]
+        yield from self._beam(search, [()], pool, _MOST_WORDS)
+
+    def _resources(self, sentence: Sentence) -> tuple[_textattack.Vectors, list[str]]:
+        """Word vectors and the words to write; raises CouldNotMeasure for what is missing, before anything is asked."""
+        vectors = _textattack.vectors(self.embedding)
+        _textattack.need_tagger()
+        vocabulary = _textattack.writable(tuple(sentence.vocabulary))
+        if not vocabulary:
+            raise CouldNotMeasure(f"hotflip.{self.tier} writes words of the model's vocabulary, and was given none")
+        return vectors, vocabulary
+
     def _textattack(self, sentence: Sentence, label: int) -> Generator[Question, np.ndarray, Script]:
         """The one best candidate of the whole text, then the constraints: the first that fails them ends the search.
 
         With a single candidate a step, its beam of ten never holds more than one text.
         """
-        vectors = _textattack.vectors(self.embedding)
-        _textattack.need_tagger()
-        vocabulary = _textattack.writable(tuple(sentence.vocabulary))
-        if not vocabulary:
-            raise CouldNotMeasure("hotflip.textattack writes words of the model's vocabulary, and was given none")
+        vectors, vocabulary = self._resources(sentence)
         yield from _textattack.scores([()], label)
         script: Script = ()
         while True:

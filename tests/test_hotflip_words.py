@@ -1,0 +1,115 @@
+"""HotFlip's word level: near words of one part of speech, by gain, one or two; what it lacks it says first."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grit.attacks import _textattack
+from grit.attacks.hotflip import HotFlip
+from grit.bench import registry
+from grit.bench.evaluate import attack_all
+from grit.bench.sentence import Text
+from grit.bench.types import CouldNotMeasure, Example, Gain, Score
+from grit.bench.victim import CallableVictim
+
+ROWS = {
+    "good": [1.0, 0.0, 0.0],
+    "fine": [0.9, 0.1, 0.0],
+    "decent": [0.85, 0.2, 0.0],
+    "grand": [0.81, 0.58, 0.0],
+    "awful": [-1.0, 0.0, 0.0],  # far
+    "boat": [0.0, 1.0, 0.0],
+    "ship": [0.0, 1.0, 0.1],
+    "sail": [0.0, 1.0, 0.2],  # another part of speech
+    "vessel": [0.0, 1.0, 0.05],  # not in the vocabulary
+    "the": [0.0, 0.0, 1.0],
+    "this": [0.0, 0.0, 1.0],
+}
+VOCABULARY = ("[UNK]", "fine", "decent", "awful", "ship", "sail", "this", "good", "boat")
+TAGS = {"sail": "ADV", "good": "ADJ", "fine": "ADJ", "decent": "ADJ", "grand": "ADJ", "awful": "ADJ"}
+
+
+@pytest.fixture
+def attack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    import nltk
+
+    _textattack._tag.cache_clear()
+    monkeypatch.setattr(nltk, "pos_tag", lambda tokens, tagset: [(t, TAGS.get(t, "NOUN")) for t in tokens])
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array(list(ROWS)), vectors=np.array(list(ROWS.values())))
+    yield replace(registry.attack("hotflip.words"), embedding=str(path))  # type: ignore[type-var]
+    _textattack._tag.cache_clear()
+
+
+def weights(text: str) -> list[float]:
+    """A victim that is hard to move: only two words together turn it."""
+    words = text.lower().split()
+    moved = 2.0 * ("decent" in words) + 1.5 * ("fine" in words) + 1.0 * ("ship" in words)
+    return [2.5, moved]
+
+
+def victim() -> CallableVictim:
+    return CallableVictim(lambda texts: np.array([weights(text) for text in texts]), name="toy", classes=2)
+
+
+def test_two_near_words_of_the_vocabulary_are_written(attack: Any) -> None:
+    example = Example("0" * 16, "The good boat", 0)
+    (outcome,) = attack_all(victim(), attack, [example], seed=0, stop_words=frozenset(), vocabulary=VOCABULARY)
+    assert outcome.outcome == "broken"
+    assert [(edit.index, edit.word) for edit in outcome.script] == [(1, "decent"), (2, "ship")]
+
+
+def test_the_pool_holds_what_the_paper_allows(attack: Any) -> None:
+    """Cosine 0.8 and more, of the vocabulary, one part of speech, no stop words, never the word itself."""
+    text = Text("the good boat", attack.threat, stop_words=frozenset({"the"}), vocabulary=VOCABULARY)
+    steps = attack.attack(text, 0, random.Random(1))
+    assert isinstance(next(steps), Score)
+    question = steps.send(np.array([[1.0, 0.0]]))
+    assert isinstance(question, Gain) and question.aligned and question.base == ()
+    assert [(edit.index, edit.word) for edit in question.edits] == [(1, "fine"), (1, "decent"), (2, "ship")]
+
+
+def test_no_more_than_two_words_are_written_and_no_word_twice(attack: Any) -> None:
+    text = Text("good good boat good", attack.threat, vocabulary=VOCABULARY)
+    steps = attack.attack(text, 0, random.Random(1))
+    question = next(steps)
+    sizes = []
+    with pytest.raises(StopIteration) as stop:
+        while True:
+            if isinstance(question, Gain):
+                question = steps.send(np.arange(float(len(question.edits))))
+            else:
+                sizes += [len(script) for script in question.scripts]
+                assert all(len({edit.index for edit in script}) == len(script) for script in question.scripts)
+                question = steps.send(np.tile([1.0, 0.0], (len(question.scripts), 1)))
+    assert stop.value.value == () and set(sizes) == {0, 1, 2}
+
+
+def test_a_text_without_near_words_survives(attack: Any) -> None:
+    some = [Example(f"{place:016d}", text, 0) for place, text in enumerate(["", "unheard of", "awful"])]
+    outcomes = attack_all(victim(), attack, some, seed=0, vocabulary=VOCABULARY)
+    assert [outcome.outcome for outcome in outcomes] == ["survived"] * 3
+
+
+def test_the_nearest_words_come_first(attack: Any) -> None:
+    vectors = _textattack.vectors(attack.embedding)
+    assert vectors.nearest("Good", 0.8) == ["fine", "decent", "grand"]
+    assert vectors.nearest("good", 0.98) == ["fine"] and vectors.nearest("unheard", 0.1) == []
+    for word in ROWS:
+        assert all(vectors.near(word, other, 0.8) for other in vectors.nearest(word, 0.8))
+
+
+@pytest.mark.parametrize("vocabulary", [(), ("...", "17")])
+def test_what_it_lacks_it_says_before_it_asks(attack: Any, vocabulary: tuple[str, ...]) -> None:
+    text = Text("good boat", attack.threat, vocabulary=vocabulary)
+    with pytest.raises(CouldNotMeasure, match=r"hotflip\.words writes words of the model's vocabulary"):
+        next(attack.attack(text, 0, random.Random(1)))
+    without = HotFlip(**HotFlip.tiers["words"])
+    with pytest.raises(CouldNotMeasure, match=r"embedding=FILE\.npz"):
+        next(without.attack(text, 0, random.Random(1)))
