@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -239,22 +240,28 @@ def deepwordbug(wrapper: Any) -> Any:
 
 def pwws(wrapper: Any, lexicon: Lexicon | None = None) -> Any:
     """TextAttack's PWWS over its own reading of WordNet, or over the words of a lexicon."""
-    from textattack.attack_recipes import PWWSRen2019, pwws_ren_2019
+    from textattack.attack_recipes import PWWSRen2019
+
+    with contextlib.nullcontext() if lexicon is None else lexicon_for_wordnet(lexicon):
+        return PWWSRen2019.build(wrapper)
+
+
+@contextlib.contextmanager
+def lexicon_for_wordnet(lexicon: Lexicon) -> Iterator[None]:
+    """Whatever TextAttack builds meanwhile takes its synonyms from a lexicon; WordNet need not be here."""
+    from textattack.attack_recipes import pwws_ren_2019
     from textattack.shared import utils
     from textattack.transformations import WordSwap
 
     class Table(WordSwap):
         def _get_replacement_words(self, word: str) -> list[str]:
-            assert lexicon is not None
             # What its WordNet swap leaves out too: phrases, and whatever does not read as one word.
             return [other for other in lexicon.synonyms(word) if "_" not in other and utils.is_one_word(other)]
 
-    if lexicon is None:
-        return PWWSRen2019.build(wrapper)
-    before = pwws_ren_2019.WordSwapWordNet  # it opens WordNet, which need not be here
+    before = pwws_ren_2019.WordSwapWordNet
     pwws_ren_2019.WordSwapWordNet = Table
     try:
-        return PWWSRen2019.build(wrapper)
+        yield
     finally:
         pwws_ren_2019.WordSwapWordNet = before
 
@@ -282,16 +289,26 @@ def _small(dataset: Dataset, n: int) -> Dataset:
     return replace(dataset, train=train, dev=datasets.subset(dataset.dev, 200, dataset.name))
 
 
-def lstm(dataset: Dataset, n: int = 2000) -> CallableVictim:
-    """The student, trained for a moment, in double precision; logits rounded to 1e-8 are alike in every batch."""
-    import torch
+def lstm(dataset: Dataset) -> CallableVictim:
+    """A narrow student, in torch."""
+    return in_torch(student(dataset, embedding=16, hidden=16))
 
+
+def student(dataset: Dataset, n: int = 2000, **config: int) -> Any:
+    """The student, trained for a moment on ``n`` texts."""
     from grit.bench.schemes import get
     from grit.bench.train import train
     from grit.models.student import Student
 
-    config, recipe = Student.Config(embedding=16, hidden=16), Recipe(epochs=6, learning_rate=1e-2)
-    model: Any = train(Student, config, recipe, _small(dataset, n), get("natural"), seed=0).model.double().eval()
+    recipe = Recipe(epochs=6, learning_rate=1e-2)
+    return train(Student, Student.Config(**config), recipe, _small(dataset, n), get("natural"), seed=0).model
+
+
+def in_torch(trained: Any) -> CallableVictim:
+    """A model in double precision; logits rounded to 1e-8 are alike in every batch."""
+    import torch
+
+    model = copy.deepcopy(trained).double().eval()
 
     @torch.no_grad()
     def logits(texts: list[str]) -> np.ndarray:
@@ -305,6 +322,13 @@ def lstm(dataset: Dataset, n: int = 2000) -> CallableVictim:
     return Rounded(logits, name="lstm", classes=model.classes)
 
 
+def deployed(trained: Any, texts: Sequence[str], path: Path, *, compiled: bool) -> Victim:
+    """The int8 artefact of a model, in integer arithmetic: in numpy, or compiled where a compiler is here."""
+    path.write_bytes(build.deployed(trained, texts))
+    artefact = build.load(path)
+    return Victim(build.quickest(artefact) if compiled else artefact)
+
+
 class Rounded(CallableVictim):
     """Its logits are rounded to 1e-8, and to nothing coarser."""
 
@@ -314,7 +338,7 @@ class Rounded(CallableVictim):
 
 
 def hashed(dataset: Dataset, folder: Path, n: int = 2000) -> Victim:
-    """The hashed linear model, trained for a moment and deployed: integer arithmetic."""
+    """The hashed linear model, trained for a moment and deployed."""
     from grit.bench.schemes import get
     from grit.bench.train import train
     from grit.models.hashed import Hashed
@@ -322,9 +346,8 @@ def hashed(dataset: Dataset, folder: Path, n: int = 2000) -> Victim:
     config, recipe = Hashed.Config(buckets=4096), Recipe(epochs=5, learning_rate=5e-2)
     small = _small(dataset, n)
     model = train(Hashed, config, recipe, small, get("natural"), seed=0).model
-    path = folder / f"{dataset.name}.artefact"
-    path.write_bytes(build.deployed(model, [example.text for example in small.train[:200]]))
-    return Victim(build.load(path))
+    texts = [example.text for example in small.train[:200]]
+    return deployed(model, texts, folder / f"{dataset.name}.artefact", compiled=True)
 
 
 def word_lstm(examples: Sequence[Example], classes: int, seed: int) -> Any:

@@ -1,11 +1,17 @@
-"""Both sides by the clock, in one run: the same model, texts and outcomes; one thread, times of the processor.
+"""Both sides by the clock, in one run: the same victim, texts and outcomes; one thread, times of the processor.
 
-``outside`` is what a query costs outside the model: neither in cutting a text into tokens nor in computing on
-them. It is small samples on a machine that may be busy with other things; only orders of magnitude are asserted.
+``outside`` is what a query costs outside the victim, neither in cutting a text into tokens nor in computing on them.
+Only orders of magnitude are asserted. ``tox -e parity`` times a few texts;
+
+    tox -e parity -- -m "parity and long" tests/parity/test_speed.py
+
+more and longer ones, which takes most of half an hour. The victims: the student in torch, in double precision; its
+int8 artefact, in numpy and compiled for this machine; the hashed linear model, deployed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,61 +20,109 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grit.bench import bridge, datasets, lexicons, registry
+from grit.bench import bridge, datasets, registry
 from grit.bench.sentence import words_of
 
 pytestmark = pytest.mark.parity
 
-TEXTS = {"sst2": 40, "ag_news": 25, "imdb": 6}
+SIZES = [pytest.param("some"), pytest.param("all", marks=pytest.mark.long)]
+TEXTS = {"some": {"sst2": 8, "ag_news": 3}, "all": {"sst2": 50, "ag_news": 25, "imdb": 4}}
+CASES = [pytest.param(size.values[0], name, marks=size.marks) for size in SIZES for name in TEXTS[str(size.values[0])]]
+VICTIMS = ("torch", "int8, numpy", "int8, compiled", "hashed")
 
 
 @pytest.fixture(scope="module")
 def victims(harness: Any, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("artefacts")
-    makers = {"lstm": harness.lstm, "hashed": lambda dataset: harness.hashed(dataset, folder)}
-    return cache(lambda model, name: makers[model](datasets.load(name)))
+
+    @cache
+    def student(name: str) -> Any:
+        return harness.student(datasets.load(name))
+
+    @cache
+    def made(victim: str, name: str) -> Any:
+        dataset = datasets.load(name)
+        if victim == "hashed":
+            return harness.hashed(dataset, folder)
+        if victim == "torch":
+            return harness.in_torch(student(name))
+        texts = [example.text for example in dataset.train[:200]]
+        return harness.deployed(student(name), texts, folder / name, compiled=victim == "int8, compiled")
+
+    return made
 
 
-def told(note: Any, what: str, found: Any) -> None:
+@pytest.fixture(scope="module")
+def ratios(note: Any) -> Iterator[list[tuple[float, float]]]:
+    """Of every case: microseconds outside, and total time, theirs over ours."""
+    found: list[tuple[float, float]] = []
+    yield found
+    if found:
+        outside, total = np.median(found, axis=0)
+        note(f"speed, median of {len(found)} cases: outside {outside:.0f}x, total {total:.0f}x")
+
+
+def told(note: Any, ratios: list[tuple[float, float]], what: str, found: Any) -> None:
     ours, theirs = found.ours, found.theirs
+    ratios.append((theirs.overhead_us / ours.overhead_us, theirs.seconds / ours.seconds))
     note(
-        f"{what:<32} outside {theirs.overhead_us:7.0f} -> {ours.overhead_us:6.1f} us a query "
-        f"({theirs.overhead_us / ours.overhead_us:5.0f}x), total {theirs.seconds:6.2f} -> {ours.seconds:5.2f} s "
-        f"({theirs.seconds / ours.seconds:5.1f}x), in the model {ours.model_seconds / ours.seconds:4.0%} of ours, "
-        f"{theirs.model_seconds / theirs.seconds:4.0%} of theirs; {ours.queries} queries"
+        f"{what:<37} outside {theirs.overhead_us:6.0f} -> {ours.overhead_us:5.1f} us a query ({ratios[-1][0]:4.0f}x), "
+        f"total {theirs.seconds:6.2f} -> {ours.seconds:6.3f} s ({ratios[-1][1]:5.1f}x), "
+        f"in the victim {ours.model_seconds / ours.seconds:4.0%} of ours, "
+        f"{theirs.model_seconds / theirs.seconds:4.0%} of theirs; "
+        f"{len(found.examples)} texts, {ours.queries} queries, {len(found.last_bit)} by a last bit"
     )
+    assert found.different == []
+    assert ratios[-1][0] > 5
 
 
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("model", ["lstm", "hashed"])
+@pytest.mark.parametrize(("size", "name"), CASES)
+@pytest.mark.parametrize("kind", VICTIMS)
 @pytest.mark.parametrize("attack", ["pwws", "deepwordbug"])
-def test_black_box(attack: str, model: str, name: str, harness: Any, victims: Any, note: Any) -> None:
-    victim = victims(model, name)
-    some = datasets.subset(datasets.load(name).test, TEXTS[name], name)
-    lexicon = lexicons.load("wordnet3.0") if attack == "pwws" else None
+def test_black_box(
+    attack: str,
+    kind: str,
+    size: str,
+    name: str,
+    harness: Any,
+    victims: Any,
+    note: Any,
+    ratios: list[tuple[float, float]],
+    request: pytest.FixtureRequest,
+) -> None:
+    victim = victims(kind, name)
+    some = datasets.subset(datasets.load(name).test, TEXTS[size][name], name)
+    lexicon = request.getfixturevalue("wordnet") if attack == "pwws" else None
     if lexicon is not None:
         for word in {word for example in some for word in words_of(example.text)}:
             lexicon.synonyms(word)  # looked up once a machine; theirs are in nltk's memory as well
     wrapper = bridge.to_textattack(victim)
     recipe = harness.pwws(wrapper) if attack == "pwws" else harness.deepwordbug(wrapper)
-    found = harness.compare(victim, registry.attack(f"{attack}.textattack"), recipe, some, lexicon=lexicon)
-    told(note, f"{attack}, {name}, {model}", found)
-    assert found.different == []
-    assert found.theirs.overhead_us > 5 * found.ours.overhead_us
+    tier = registry.attack(f"{attack}.textattack")
+    harness.compare(victim, tier, recipe, some[:1], lexicon=lexicon)  # whatever is made but once
+    told(note, ratios, f"{attack}, {name}, {kind}", harness.compare(victim, tier, recipe, some, lexicon=lexicon))
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_hotflip(name: str, harness: Any, real_data: Path, note: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "name"), CASES)
+def test_hotflip(
+    size: str,
+    name: str,
+    harness: Any,
+    real_data: Path,
+    tagger: None,
+    note: Any,
+    ratios: list[tuple[float, float]],
+    tmp_path: Path,
+) -> None:
     dataset = datasets.load(name)
     wrapper = harness.word_lstm(datasets.subset(dataset.train, 600, name), len(dataset.labels), seed=3)
     victim = bridge.from_textattack(wrapper, name="its own lstm", classes=len(dataset.labels))
     vocabulary = harness.vocabulary_of(wrapper)
     words, vectors = harness.clustered(vocabulary, seed=1)
     np.savez(tmp_path / "vectors.npz", words=np.array(words), vectors=vectors)
-    attack = replace(registry.attack("hotflip.textattack"), embedding=str(tmp_path / "vectors.npz"))  # type: ignore[type-var]
-    some = datasets.subset(dataset.test, TEXTS[name], name)
+    attack = replace(registry.attack("hotflip.textattack"), embedding=str(tmp_path / "vectors.npz"))
+    some = datasets.subset(dataset.test, TEXTS[size][name], name)
     recipe = harness.hotflip(wrapper, words, vectors)
     harness.compare(victim, attack, recipe, some[:2], vocabulary=vocabulary)  # the tagger is loaded
     found = harness.compare(victim, attack, recipe, some, vocabulary=vocabulary)
-    told(note, f"hotflip, {name}, its own lstm", found)
-    assert found.different == []
+    told(note, ratios, f"hotflip, {name}, its own lstm", found)
