@@ -102,20 +102,44 @@ def render_data(found: Mapping[str, Any]) -> str:
 def doctor() -> dict[str, Any]:
     """Each capability: 'ready', or what to do to have it. Never a guess."""
     ready = {
-        "local latency": _module("onnxruntime", "pip install gritbench"),
         "training": _module("torch", "pip install gritbench"),
         "WordNet attacks": "ready"
         if lexicons.load("default").name == "wordnet3.0"
         else "python -m nltk.downloader wordnet (until then attacks use the embedded thesaurus)",
         "hub datasets": _module("datasets", "pip install 'gritbench[hub]'"),
         "textattack recipes": _module("textattack", "pip install 'gritbench[textattack]'"),
+        "sandbox": _sandbox(),
     }
     return {
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "capabilities": ready,
+        "targets": _targets(),
     }
+
+
+def _targets() -> dict[str, str]:
+    """Each place that cost can be measured on: 'ready', or what to install for it."""
+    found = {}
+    for name in registry.names("targets"):
+        cls = registry.load("targets", name)
+        lacking = cls.missing() if hasattr(cls, "missing") else None
+        for place in getattr(cls, "places", (name,)):
+            found[place] = lacking or "ready"
+    return found
+
+
+def _sandbox() -> str:
+    """The mode in which a stranger's model would run here, and why it is no stronger one; each is tried."""
+    from grit.bench import sandbox
+
+    found = sandbox.unavailable()
+    strongest = next((mode for mode, reason in found.items() if not reason), "")
+    if strongest == sandbox.MODES[0]:
+        return "ready"
+    reasons = "; ".join(f"{mode}: {reason}" for mode, reason in found.items() if reason)
+    return f"{strongest} only ({reasons})" if strongest else f"none ({reasons}): models of others are not run here"
 
 
 def _module(name: str, remedy: str) -> str:
@@ -124,5 +148,7 @@ def _module(name: str, remedy: str) -> str:
 
 def render_doctor(found: Mapping[str, Any]) -> str:
     lines = [f"{found['system']} on {found['machine']}, {found['cores']} cores"]
-    longest = max(len(name) for name in found["capabilities"])
-    return "\n".join(lines + [f"  {name:<{longest}}  {state}" for name, state in found["capabilities"].items()])
+    for heading in ("capabilities", "targets"):
+        longest = max(len(name) for name in found[heading])
+        lines += [heading, *(f"  {name:<{longest}}  {state}" for name, state in found[heading].items())]
+    return "\n".join(lines)

@@ -55,7 +55,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,13 +117,64 @@ def logits(
     order = np.random.default_rng(seed).permutation(len(texts))
     shuffled, answer = [texts[k] for k in order], np.empty((0, 0))
     with _start(_chosen(mode, least), limits, WORKER, onnx) as child:
-        answer = child.ask(data, shuffled)
+        child.give(data)
+        answer = child.ask(json.dumps(shuffled).encode(), len(shuffled))
         child.dismiss()
     if not np.isfinite(answer).all():
         raise MalformedInput(f"{artefact_path.name} answers with logits that are not finite: train and export it again")
     restored = np.empty_like(answer)
     restored[order] = answer
     return Answer(restored, child.mode, child.weaker, child.start_s, child.seconds, child.peak_bytes)
+
+
+@contextmanager
+def session(graph: Mapping[str, bytes], *, limits: Limits, least: str = MODES[-1]) -> Iterator[Session]:
+    """The graph of an ONNX folder, name -> bytes, at work where it can do no harm, for as long as it is asked.
+
+    Raises as :func:`logits` does, here and at each question; ``limits.wall_s`` is for one question.
+    """
+    with _start(_chosen(None, least), limits, WORKER, True) as child:
+        child.give(packing.bundle(graph))
+        yield Session(child, graph["model.onnx"])
+
+
+class Session:
+    """What :class:`grit.bench.export.onnx.OnnxArtefact` needs of onnxruntime, in a child."""
+
+    def __init__(self, child: _Child, graph: bytes) -> None:
+        self._child = child
+        self._graph = graph
+        self.failure: GritError | None = None  # the first: nothing is asked after it
+
+    @property
+    def mode(self) -> str:
+        return self._child.mode
+
+    @property
+    def weaker(self) -> str:
+        return self._child.weaker
+
+    def get_inputs(self) -> list[Any]:
+        """Name and type of what the graph reads, as the graph says it."""
+        from onnx import ModelProto, TensorProto
+
+        class Input(NamedTuple):
+            name: str
+            type: str
+
+        read = ModelProto.FromString(self._graph).graph.input
+        kinds = {TensorProto.INT32: "tensor(int32)", TensorProto.INT64: "tensor(int64)"}
+        return [Input(value.name, kinds.get(value.type.tensor_type.elem_type, "")) for value in read]
+
+    def run(self, outputs: list[str] | None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        about = {name: [array.dtype.str, list(array.shape)] for name, array in feed.items()}
+        question = b"".join([json.dumps(about).encode(), b"\n", *(array.tobytes() for array in feed.values())])
+        if self.failure is None:
+            try:
+                return [self._child.ask(question, len(feed["lengths"]))]
+            except GritError as error:
+                self.failure = error
+        raise self.failure
 
 
 def unavailable() -> dict[str, str]:
@@ -297,19 +348,23 @@ class _Child:
         self.start_s = time.monotonic() - began
         self._ready = True
 
-    def ask(self, data: bytes, texts: Sequence[str]) -> np.ndarray:
+    def give(self, message: bytes) -> None:
+        """To be written as soon as it is listened to."""
+        parts = struct.pack("<Q", len(message)), message
+        self._input += [memoryview(part) for part in parts if part]
+        if self._in.fileno() not in self._selector.get_map():
+            self._selector.register(self._in, selectors.EVENT_WRITE)
+
+    def ask(self, question: bytes, texts: int) -> np.ndarray:
         """float64 [texts classes] as the child answers, of unchecked values."""
-        message = json.dumps(list(texts)).encode()
-        parts = (struct.pack("<Q", len(data)), data, struct.pack("<Q", len(message)), message)
-        self._input = [memoryview(part) for part in parts if part]
-        self._selector.register(self._in, selectors.EVENT_WRITE)
+        self.give(question)
         began = time.monotonic()
         self._deadline = began + self._limits.wall_s
         if (kind := self._take(1)) != b"L":
             raise _refusal(*self._complaint(kind), self._limits)
         rows, classes = struct.unpack("<II", self._take(8))
-        if rows != len(texts):
-            raise SandboxViolation(f"the model answered for {rows} texts, not {len(texts)}: do not trust it")
+        if rows != texts:
+            raise SandboxViolation(f"the model answered for {rows} texts, not {texts}: do not trust it")
         if not 0 < classes <= LARGEST_CLASSES:
             raise MalformedInput(f"the model has {classes} classes, 1 to {LARGEST_CLASSES} are allowed")
         answer = np.frombuffer(self._take(rows * classes * 8), "<f8").reshape(rows, classes).astype(np.float64)

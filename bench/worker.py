@@ -6,8 +6,8 @@ through three pipes. Nothing of it is meant to be imported elsewhere.
     1. it imports what it will need, from the paths it was given: numpy and the program reader, no torch; onnxruntime
        only if it is told so
     2. it locks itself in (:func:`confine`) and writes ``R``, or ``E`` and why it cannot
-    3. it reads two messages, the artefact's bytes and a JSON list of texts: no file, no name, no label
-    4. it writes ``L`` and the logits, or ``E`` and what went wrong, and waits until it is let go
+    3. it reads the artefact's bytes, then one question after the other, texts or a graph's inputs: no name, no label
+    4. to each it writes ``L`` and the logits, or ``E`` and what went wrong, and waits until it is let go
 
 The lock has up to three layers. bubblewrap, which stands around this process, hides the machine. The seccomp filter
 is a list of the system calls that arithmetic needs; whoever asks for a file to read is refused, and any
@@ -21,13 +21,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import os
 import platform
 import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ NOBODY = 65534  # the user and group that root becomes
 LONGEST_ERROR = 1000  # characters
 OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")  # how onnxruntime says it, in errors of no kind of their own
 
-Respond = Callable[[bytes, Sequence[str]], "np.ndarray"]
-"""The artefact's bytes, texts -> float64 logits [texts classes]."""
+Answer = Callable[[bytes], "np.ndarray"]
+"""A question -> float64 logits [texts classes]."""
+Respond = Callable[[bytes], Answer]
+"""The artefact's bytes -> what answers questions to it."""
 
 
 # --- the filter of system calls -------------------------------------------------------------------------
@@ -257,10 +260,12 @@ def serve(settings: Mapping[str, Any], respond: Respond) -> None:
         _complain("unconfined", str(error))
     _write(READY)
     try:
-        artefact, texts = _message(), json.loads(_message())
-        logits = respond(artefact, texts).astype("<f8")
-        rows, classes = logits.shape
-        _write(LOGITS + struct.pack("<II", rows, classes) + logits.tobytes())
+        answer = respond(_message())
+        while begun := os.read(0, 1):
+            logits = answer(_message(begun)).astype("<f8")
+            rows, classes = logits.shape
+            _write(LOGITS + struct.pack("<II", rows, classes) + logits.tobytes())
+        os._exit(0)
     except MemoryError:
         _complain("memory", "")
     except OSError as error:
@@ -272,7 +277,6 @@ def serve(settings: Mapping[str, Any], respond: Respond) -> None:
             _complain("malformed", str(error))
         else:
             _complain("crashed", f"{type(error).__name__}: {error}")
-    _end()
 
 
 def _complain(kind: str, reason: str) -> None:
@@ -287,8 +291,8 @@ def _end() -> None:
     os._exit(0)
 
 
-def _message() -> bytes:
-    (size,) = struct.unpack("<Q", _read(8))
+def _message(begun: bytes = b"") -> bytes:
+    (size,) = struct.unpack("<Q", begun + _read(8 - len(begun)))
     return _read(size)
 
 
@@ -315,13 +319,35 @@ def responder(*, onnx: bool) -> Respond:
     """Imports all that an artefact needs, since nothing can be imported once the lock is on."""
     from grit.bench.export import packing, words
 
+    def of_program(data: bytes) -> Answer:
+        program = packing.artefact(data)
+        return lambda question: words.answer(program, json.loads(question))
+
     if not onnx:
-        return lambda data, texts: words.answer(packing.artefact(data), texts)
+        return of_program
     import onnxruntime  # noqa: F401  # its first import opens files
 
     from grit.bench.export import onnx as folders
 
-    return lambda data, texts: words.answer(folders.OnnxArtefact(packing.unbundle(data)), texts)
+    def of_graph(data: bytes) -> Answer:
+        graph = folders.OnnxArtefact(packing.unbundle(data))
+        return lambda question: (
+            graph.fed(inputs(question)) if question[:1] == b"{" else words.answer(graph, json.loads(question))
+        )
+
+    return of_graph
+
+
+def inputs(question: bytes) -> dict[str, np.ndarray]:
+    """Arrays by name: a line of JSON, name -> [type, shape], and their bytes one after the other."""
+    import numpy as np
+
+    line, _, data = question.partition(b"\n")
+    found, start = {}, 0
+    for name, (kind, shape) in json.loads(line).items():
+        found[name] = np.frombuffer(data, kind, math.prod(shape), start).reshape(shape)
+        start += found[name].nbytes
+    return found
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from grit.bench import catalogue
+from grit.bench import catalogue, sandbox
 from grit.bench.types import UsageError
 
 
@@ -42,6 +42,24 @@ def test_data_says_what_is_missing_and_how_to_get_it(no_data: Path) -> None:
 def test_doctor_says_ready_or_what_to_install() -> None:
     found = catalogue.doctor()
     assert found["capabilities"]["training"] == "ready"
-    for state in found["capabilities"].values():
+    for name, state in found["capabilities"].items():
+        if name == "sandbox":
+            continue
         assert state == "ready" or "pip install" in state or "nltk.downloader" in state
+    assert {"local", "emu://cortex-m4", "qemu://cortex-a76", "ssh://user@host", "adb://SERIAL"} <= set(found["targets"])
+    for state in found["targets"].values():
+        assert state == "ready" or "pip install" in state or "apt install" in state
     assert str(found["cores"]) in catalogue.render_doctor(found)
+
+
+def test_doctor_names_the_sandbox_mode_and_why_it_is_no_stronger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def working(*modes: str) -> None:
+        found = {mode: "" if mode in modes else f"no {mode} here" for mode in sandbox.MODES}
+        monkeypatch.setattr(sandbox, "unavailable", lambda: found)
+
+    working(*sandbox.MODES)
+    assert catalogue.doctor()["capabilities"]["sandbox"] == "ready"
+    working("seccomp", "rlimits")
+    assert catalogue.doctor()["capabilities"]["sandbox"] == "seccomp only (bubblewrap: no bubblewrap here)"
+    working()
+    assert catalogue.doctor()["capabilities"]["sandbox"].startswith("none (bubblewrap: no bubblewrap here; seccomp")

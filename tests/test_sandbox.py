@@ -66,7 +66,7 @@ def respond(artefact, texts):
     exec(artefact.decode(), names)
     return Table(names["rows"] or [[float(names["escaped"])]] * len(texts))
 
-worker.serve(settings, respond)
+worker.serve(settings, lambda artefact: lambda question: respond(artefact, json.loads(question)))
 """
 
 
@@ -641,6 +641,31 @@ def test_onnx_inside(mode: str, graph: Path, tmp_path: Path) -> None:
     assert np.array_equal(sandbox.logits(container, TEXTS, mode="rlimits", limits=ONNX).logits, expected)
 
 
+def test_a_graph_answers_many_questions_inside(mode: str, graph: Path) -> None:
+    """As the artefact that attacks ask does, bit for bit, whatever the batch."""
+    contents = onnx.read(graph)
+    with sandbox.session(contents, limits=ONNX, least=mode) as session:
+        artefact = onnx.OnnxArtefact(contents, session=session)
+        for texts in (TEXTS, TEXTS[:2], TEXTS[2:]):
+            assert np.array_equal(words.answer(artefact, texts), words.answer(build.load(graph), texts))
+        assert session.mode in sandbox.MODES[: 1 + sandbox.MODES.index(mode)]
+        assert session.failure is None
+
+
+def test_a_graph_that_misbehaves_is_not_asked_again(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = HOSTILE.replace("json.loads(question)", "[]").replace("exec(artefact.decode(), names)", "time.sleep(60)")
+    monkeypatch.setattr(sandbox, "WORKER", ("-c", asleep))
+    contents = onnx.read(graph)
+    with sandbox.session(contents, limits=Limits(1 << 30, 20, 0.5), least="rlimits") as session:
+        artefact = onnx.OnnxArtefact(contents, session=session)
+        began = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(SandboxViolation, match="longer than"):
+                words.answer(artefact, TEXTS)
+        assert time.monotonic() - began < 5
+        assert session.failure is not None
+
+
 def test_no_texts(fixed: Path) -> None:
     assert sandbox.logits(fixed, ()).logits.shape == (0, 3)
 
@@ -825,6 +850,16 @@ def test_a_worker_that_never_is_ready(fixed: Path, monkeypatch: pytest.MonkeyPat
 def test_too_little_memory_to_start(fixed: Path) -> None:
     with pytest.raises((CouldNotMeasure, SandboxViolation)):
         sandbox.logits(fixed, TEXTS, limits=Limits(memory_bytes=1 << 20), mode="rlimits")
+
+
+@pytest.mark.skipif(not LINUX, reason="elsewhere there is one mode only")
+def test_nothing_weaker_than_the_least_is_tried(fixed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CouldNotMeasure, match=r"no sandbox \(bubblewrap: bwrap is not installed"):
+        sandbox.logits(fixed, TEXTS, least="bubblewrap")
+    assert sandbox.logits(fixed, TEXTS, least="seccomp").mode == "seccomp"
+    with pytest.raises(UsageError, match="'docker'"):
+        sandbox.logits(fixed, TEXTS, least="docker")
 
 
 def test_unknown_mode(fixed: Path) -> None:

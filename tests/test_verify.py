@@ -21,7 +21,7 @@ from grit.bench import records, submission, verify
 from grit.bench.export import packing
 from grit.bench.statistics import spot_detection, upper_bound
 from grit.bench.submission import Bundle, Entry
-from grit.bench.types import Edit, GritError, MalformedInput, UsageError
+from grit.bench.types import Edit, GritError, MalformedInput, SandboxViolation, UsageError
 from grit.bench.verify import Setting
 
 sys.path.append(str(Path(__file__).parent))
@@ -132,6 +132,30 @@ def test_a_model_is_run_in_the_sandbox_unless_told_otherwise(bundle: Path) -> No
     assert done.returncode == 0, done.stderr
     assert any("sandbox mode" in note and "none" not in note for note in report["notes"])
     assert report["key"]["sandbox"] == "rlimits"
+
+
+def test_a_graph_is_attacked_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    from grit.bench import sandbox
+
+    report = verify.verify(of(graph()), Setting(level="spot", spot=2, nonce="x"))
+    assert report.code == 0, report.findings
+    assert any("sandbox mode" in note for note in report.notes)
+    assert not any("mode none" in note for note in report.notes)
+
+    def misbehaves(session: sandbox.Session, outputs: object, feed: object) -> Any:
+        session.failure = SandboxViolation("the model asked for the network")
+        raise session.failure
+
+    monkeypatch.setattr(sandbox.Session, "run", misbehaves)
+    report = verify.verify(of(graph()), Setting(level="spot", spot=2, nonce="x"))
+    assert (report.code, report.findings[0].check) == (5, "spot")
+
+
+def test_what_is_too_weak_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = verify.verify(of(honest()), Setting(respond=verify.Sandboxed("bubblewrap")))
+    assert (report.code, report.key.sandbox) == (4, "bubblewrap")
+    assert "bwrap is not installed" in report.findings[0].reason
 
 
 # --- spot: odds and floor -------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from grit.bench.export import graphs, packing, words
 from grit.bench.export.fixed import FixedProgram
-from grit.bench.types import CouldNotMeasure, MalformedInput, Model, Program, Ternary
+from grit.bench.types import CouldNotMeasure, GritError, MalformedInput, Model, Program, Ternary
 
 FORMAT = "gritbench.onnx"
 VERSION = 1
@@ -213,11 +213,18 @@ class OnnxArtefact:
     """An ONNX folder at work under onnxruntime (:class:`grit.bench.types.Artefact`).
 
     ``contents``: name -> bytes of its files. ``model`` supplies tokenize and codes where the folder leaves them to
-    it. ``threads`` are onnxruntime's own. MalformedInput for a folder that is not what :func:`files` or
-    :func:`traced` writes.
+    it. ``threads`` are onnxruntime's own. ``session`` runs the graph elsewhere. MalformedInput for a folder that is not
+    what :func:`files` or :func:`traced` writes.
     """
 
-    def __init__(self, contents: Mapping[str, bytes], model: Model | None = None, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        contents: Mapping[str, bytes],
+        model: Model | None = None,
+        *,
+        threads: int = 1,
+        session: Session | None = None,
+    ) -> None:
         graph = contents.get("model.onnx")
         if graph is None:
             raise MalformedInput("the folder holds no model.onnx: export the model again")
@@ -231,7 +238,7 @@ class OnnxArtefact:
         self.separable = self._words.separable
         self._codes: words.Growing | None = None
         _check(graph, about["input"])
-        self._session = _session(graph, threads)
+        self._session = session or _session(graph, threads)
         kinds = {value.name: value.type for value in self._session.get_inputs()}
         self._input = about["input"]
         self._lengths = np.int32 if kinds["lengths"] == "tensor(int32)" else np.int64
@@ -274,14 +281,19 @@ class OnnxArtefact:
             if fresh is not None:
                 self._codes.add(fresh)
             inside = self._codes.array[inside]
+        return self.fed({self._input: inside, "lengths": lengths.astype(self._lengths)})
+
+    def fed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """The graph's logits [batch classes] for inputs of its own kind, one row a text."""
         try:
-            (logits,) = self._session.run(["logits"], {self._input: inside, "lengths": lengths.astype(self._lengths)})
+            (logits,) = self._session.run(["logits"], inputs)
+        except GritError:  # of a session elsewhere
+            raise
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise MalformedInput(f"model.onnx fails on a text: {_first_line(error)}; export the model again") from error
-        if logits.shape != (len(rows), self.classes):
-            raise MalformedInput(
-                f"model.onnx gives logits {logits.shape}, not {(len(rows), self.classes)}: export it again"
-            )
+        expected = len(inputs["lengths"]), self.classes
+        if logits.shape != expected:
+            raise MalformedInput(f"model.onnx gives logits {logits.shape}, not {expected}: export it again")
         return logits
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Level = Literal["lint", "replay", "spot", "full"]
 LEVELS: tuple[Level, ...] = ("lint", "replay", "spot", "full")
+ATTACKED_S = 3600  # of the processor, for all questions of one attack on a graph
 SPOT = 100  # survivors attacked again: no hit bounds false survivors below 2.95 %
 
 # --- who answers ------------------------------------------------------------------------------------
@@ -236,16 +237,33 @@ class Case:
         """The files of an ONNX model, by their bare names."""
         return {name: data for name, data in self.bundle.model.items() if MODEL + name in submission.ONNX}
 
-    @cached_property
-    def artefact(self) -> Artefact:
-        """The deployed bytes at work, in this process. Raises MalformedInput."""
+    @contextmanager
+    def artefact(self) -> Iterator[Artefact]:
+        """The deployed bytes at work: a program, which is data, in this process; a graph in the sandbox.
+
+        Raises MalformedInput, SandboxViolation, CouldNotMeasure, also at each question.
+        """
         if self.is_program:
             from grit.bench.export import packing
 
-            return packing.artefact(self.bundle.file(submission.ARTEFACT))
+            yield packing.artefact(self.bundle.file(submission.ARTEFACT))
+            return
         from grit.bench.export.onnx import OnnxArtefact
 
-        return OnnxArtefact(self.graph)
+        if not isinstance(self.setting.respond, Sandboxed):
+            yield OnnxArtefact(self.graph)
+            return
+        from grit.bench import sandbox
+
+        limits = sandbox.Limits(cpu_s=ATTACKED_S)
+        with sandbox.session(self.graph, limits=limits, least=self.setting.respond.least) as session:
+            self._ran(session.mode, session.weaker)
+            yield OnnxArtefact(self.graph, session=session)
+            if session.failure is not None:  # the engine of the attacks makes an outcome of it, and goes on
+                raise session.failure
+
+    def _ran(self, mode: str, weaker: str) -> None:
+        self.note(f"the model ran in sandbox mode {mode}" + (f": {weaker}" if weaker else ""))
 
     @contextmanager
     def model_files(self) -> Iterator[Path]:
@@ -280,7 +298,7 @@ class Case:
                 f"the model answers {list(answered.logits.shape)} logits to {len(order)} texts of "
                 f"{len(self.claim.record.data.labels)} labels; submit it with the labels it was trained for"
             )
-        self.note(f"the model ran in sandbox mode {answered.mode}" + (f": {answered.weaker}" * bool(answered.weaker)))
+        self._ran(answered.mode, answered.weaker)
         logits = answered.logits if self.claim.determinism.exact else settled(answered.logits)
         return dict(zip(order, logits, strict=True))
 

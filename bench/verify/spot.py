@@ -6,8 +6,8 @@ proves, with 95 % confidence, that no more than ``bound`` of them is false, and 
 times (1 - bound). A hit refutes the claim, and is itself evidence that anyone can replay.
 
 Attacks on an exact model take the same course on every machine: the trace must match, which also gives away an
-attack that was cut short and a seed that was picked. Attacks run in this process: they read a program, which is data
-for arithmetic that gritbench wrote; the weights are read by gritbench's own code, and by nobody else's.
+attack that was cut short and a seed that was picked. Attacks are gritbench's own and run in this process. A program is
+data for arithmetic that gritbench wrote, and so are the weights; a graph answers from the sandbox.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from grit.bench import records, submission
@@ -80,9 +81,11 @@ def strength(case: Case) -> Iterator[str]:
         return
     attacks = {part.name: _configured_attack(part) for part in case.claim.record.attacks}
     examples = [case.examples[line.id] for line in case.evidence.clean]
-    trial = adequacy.Trial(_victim(case), attacks, examples, case.evidence.attacks, case.claim.seeds.attacks)
+    with _victim(case) as victim:
+        seed = case.claim.seeds.attacks
+        found = adequacy.checks(adequacy.Trial(victim, attacks, examples, case.evidence.attacks, seed))
     claimed = {(part.check, part.attack, part.against): part for part in case.claim.record.checks}
-    for made in adequacy.checks(trial):
+    for made in found:
         if (said := claimed.get((made.check, made.attack, made.against))) != made:
             counts = "is missing" if said is None else f"counts k={said.k} lost={said.lost} won={said.won}"
             yield (
@@ -104,8 +107,8 @@ def _attacked_again(case: Case, ids: Sequence[str]) -> Iterator[str]:
         attack = _configured_attack(part)
         claimed = {outcome.id: outcome for outcome in case.evidence.attacks[part.name]}
         examples = [case.examples[id] for id in ids if id in claimed]
-        victim = _victim(case)
-        found = evaluate.attack_all(victim, attack, examples, seed=case.claim.seeds.attacks, name=part.name)
+        with _victim(case) as victim:
+            found = evaluate.attack_all(victim, attack, examples, seed=case.claim.seeds.attacks, name=part.name)
         for outcome in found:
             then = claimed[outcome.id]
             if outcome.outcome == "broken" and then.outcome != "broken":
@@ -149,15 +152,18 @@ def _floor(case: Case, ids: Sequence[str]) -> Floor:
     return Floor(claimed=worst.low, n=worst.n, drawn=len(sample), bound=bound, verified=verified)
 
 
-def _victim(case: Case) -> Any:
+@contextmanager
+def _victim(case: Case) -> Iterator[Any]:
     """A fresh victim, since cache hits are part of the course."""
     from grit.bench.victim import Victim
 
-    if not case.has_weights:
-        return Victim(case.artefact)
-    from grit.bench.twin import Twin
+    with case.artefact() as artefact:
+        if not case.has_weights:
+            yield Victim(artefact)
+            return
+        from grit.bench.twin import Twin
 
-    return Victim(case.artefact, Twin(_float_model(case)))
+        yield Victim(artefact, Twin(_float_model(case)))
 
 
 def _configured_attack(part: records.AttackPart) -> Attack:
