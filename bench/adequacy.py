@@ -5,9 +5,9 @@ sample of the very model that is ranked, and puts counts into its record; :mod:`
 counts raise a flag, and what the flag means. (After the tests of Croce and Hein's AutoAttack, ICML 2020, and the
 checklist of Carlini et al., "On Evaluating Adversarial Robustness", 2019, sections 4 and 5.)
 
-The sample is drawn by hash of the example's id among those right before any attack: at least :data:`LEAST` of
-them, a twentieth of all where that is more. The logit scale is tried on :data:`SCALED` of them and the search
-without bounds on :data:`UNBOUNDED`.
+The sample is drawn by hash of the example's id among those right before any attack: :data:`LEAST` of them, a
+twentieth of all where that is more, a quarter where that is less. The logit scale is tried on :data:`SCALED` of
+them and the search without bounds on :data:`UNBOUNDED`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def checks(trial: Trial, report: Report = lambda what, done, total: None) -> tup
         found += _control(trial, name, attack, some, whole[name])
     found += _boxes(attacks, whole)
     report("checks", total - 1, total)
-    found += _unbounded(trial, some[:UNBOUNDED])
+    found.append(unbounded(trial, some[:UNBOUNDED]))
     report("checks", total, total)
     return tuple(found)
 
@@ -80,7 +80,7 @@ def sample(examples: Sequence[Example], outcomes: Mapping[str, Sequence[Outcome]
     wrong = {o.id for found in outcomes.values() for o in found if o.outcome in ("skipped", "error")}
     right = [example for example in examples if example.id not in wrong]
     right.sort(key=lambda example: hashlib.sha256(f"adequacy\0{example.id}".encode()).digest())
-    return right[: max(LEAST, len(examples) // 20)]
+    return right[: max(min(LEAST, -(-len(examples) // 4)), len(examples) // 20)]
 
 
 def _run(
@@ -154,8 +154,8 @@ def _control(
     trial: Trial, name: str, attack: Attack, some: Sequence[Example], known: Sequence[Outcome]
 ) -> list[CheckPart]:
     """Random search in the same space with as many queries."""
-    if "any" in attack.threat.spaces:
-        return []  # nothing there to draw from
+    if "any" in attack.threat.spaces or attack.threat.max_text_distance is not None:
+        return []  # nothing there to draw from, or a bound over the whole text that single draws cannot keep
     limit = min(attack.threat.max_queries, _LARGEST_BUDGET)
     random = dataclasses.replace(  # type: ignore[type-var]  # a dataclass by contract
         registry.attack(CONTROL), threat=dataclasses.replace(attack.threat, max_queries=limit)
@@ -210,7 +210,7 @@ def within(small: Threat, large: Threat) -> bool:
     )
 
 
-def _unbounded(trial: Trial, some: Sequence[Example]) -> list[CheckPart]:
+def unbounded(trial: Trial, some: Sequence[Example]) -> CheckPart:
     """Any word may become any word that the model finds telling: whoever still withstands does not hear the words."""
     attack = registry.attack(SEARCH)
     free = Threat(
@@ -220,7 +220,7 @@ def _unbounded(trial: Trial, some: Sequence[Example]) -> list[CheckPart]:
     name = f"{SEARCH} without bounds"
     vocabulary = telling(trial.victim, trial.examples)
     fell = _fell(attack_all(trial.victim, attack, some, seed=trial.seed, name=name, vocabulary=vocabulary))
-    return [CheckPart(check="unbounded", attack=name, k=sum(fell), n=len(some), lost=len(some) - sum(fell))]
+    return CheckPart(check="unbounded", attack=name, k=sum(fell), n=len(some), lost=len(some) - sum(fell))
 
 
 def telling(victim: Respondent, examples: Sequence[Example]) -> tuple[str, ...]:

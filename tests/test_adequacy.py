@@ -75,7 +75,7 @@ class Rises:
         return found
 
 
-def examples(count: int = 30, words: int = 10) -> list[Example]:
+def examples(count: int = 40, words: int = 10) -> list[Example]:
     rng = random.Random(3)
     texts = [" ".join(rng.choice(vocabulary()) for _ in range(words)) for _ in range(count)]
     labels = Victim(Speaking()).logits(texts).argmax(1).tolist()
@@ -254,6 +254,22 @@ def test_a_model_that_masks_its_answers_withstands_even_without_bounds(masked: s
     assert flagged(found).keys() >= {"unbounded"}
 
 
+def test_the_canary_of_over_confidence_fools_the_stock_objective_and_no_strong_one() -> None:
+    """Logits times 1,000 change no prediction. Softmax saturates, and an attack that follows it sees nothing move."""
+    some = examples(40)
+    stock = replace(registry.attack("deepwordbug.textattack"), threat=Threat(spaces=("characters",), max_words=0.5))  # type: ignore[type-var]
+    robust = {
+        (name, scale): sum(
+            outcome.outcome == "survived"
+            for outcome in attack_all(Scaled(Victim(Speaking()), scale), attack, some, seed=0, name=name)
+        )
+        for name, attack in (("stock", stock), ("strong", strong(queries=2000, max_words=0.5)))
+        for scale in (0.01, 1e3)
+    }
+    assert robust["stock", 1e3] > robust["stock", 0.01] + 3
+    assert robust["strong", 1e3] == robust["strong", 0.01] <= robust["stock", 0.01]
+
+
 # --- how it is done --------------------------------------------------------------------------------------
 
 
@@ -286,7 +302,8 @@ def test_the_sample_is_of_what_was_right_and_of_no_order() -> None:
     chosen = adequacy.sample(some, outcomes)
     assert len(chosen) == 20 and all(int(example.id) % 2 == 0 for example in chosen)
     assert adequacy.sample(some[::-1], outcomes) == chosen
-    assert len(adequacy.sample(some[:30], outcomes)) == adequacy.LEAST
+    sizes = {count: len(adequacy.sample(some[:count], {})) for count in (0, 1, 12, 40, 200, 400)}
+    assert sizes == {0: 0, 1: 1, 12: 3, 40: 10, 200: 10, 400: 20}
 
 
 def test_recipes_of_other_tools_are_left_alone() -> None:

@@ -209,6 +209,79 @@ def test_a_full_disk_exits_8_and_keeps_what_was_finished(grit: Grit, tmp_path: P
         subprocess.run(["umount", str(small)], check=True)
 
 
+# --- attack --------------------------------------------------------------------------------------------
+
+MODELS = """
+import numpy as np
+def loud(texts):
+    urgent = ("now", "stuck", "help", "minutes")
+    return np.array([[0.5, sum(word.lower() in urgent for word in text.split())] for text in texts])
+def thin(texts):
+    return [0.5] * len(texts)
+def wordy(texts):
+    return ["now"] * len(texts)
+def sick(texts):
+    return np.full((len(texts), 2), np.nan)
+value = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (("nowhere",), 2, ("'nowhere' is no run folder",)),
+        (("mine:absent",), 2, ("mine has no 'absent'",)),
+        (("broken:loud",), 2, ("cannot import 'broken' (NameError: name 'undefined' is not defined)",)),
+        ((":",), 2, ("give module:callable",)),
+        (("mine:value",), 2, ("is int, expected a function from texts to logits",)),
+        (("mine:thin",), 6, ("mine.thin fails on each of", "array [", "expected [")),
+        (("mine:wordy",), 6, ("mine.wordy fails on each of",)),
+        (("mine:sick",), 6, ("mine.sick fails on each of", "NaN or infinite")),
+        (("mine:loud", "--model", "student"), 2, ("is a callable: --model says nothing about it",)),
+        (("mine:loud", "--show", "0"), 2, ("--show",)),
+        (("mine:loud", "--show", "1", "--json"), 2, ("ask for one of them",)),
+        (("mine:loud", "--attack", "std@3"), 2, ("unknown suite 'std@3'", "did you mean 'std@")),
+        (("mine:loud", "--dataset", "broken.csv"), 6, ("broken.csv",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_bad_input_to_attack_is_one_line(
+    grit: Grit, tmp_path: Path, words: tuple[str, ...], code: int, parts: tuple[str, ...]
+) -> None:
+    (tmp_path / "mine.py").write_text(MODELS)
+    (tmp_path / "broken.py").write_text("undefined")
+    (tmp_path / "broken.csv").write_bytes(b"text,label\ncaf\xe9,0\n")
+    fails(
+        grit("attack", *words, "--attack", "deepwordbug", "--n", "4", "-q", "-o", "out")
+        if "--attack" not in words
+        else grit("attack", *words, "-q"),
+        code,
+        *parts,
+    )
+
+
+def test_attack_prints_the_board_the_curves_and_only_when_asked_the_texts(grit: Grit, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MODELS)
+    words = ("attack", "mine:loud", "--attack", "deepwordbug", "--n", "12", "-o", "out")
+    found = grit(*words)
+    assert found.returncode == 0, found.stderr
+    assert "deepwordbug.strong 12/12, done in" in found.stderr  # live progress, as plain lines
+    assert "mine:loud given: robust of 12 against edits" in found.stdout and "at 1 edits" in found.stdout
+    assert "[-" not in found.stdout and "\x1b" not in found.stdout
+    assert (tmp_path / "out" / "curves.svg").read_text().startswith("<svg")
+    shown = grit(*words, "--show", "2")  # goes on where it ended: nothing is attacked again
+    assert shown.returncode == 0 and "12/12" not in shown.stderr
+    marked = [line for line in shown.stdout.splitlines() if "[-" in line and "{+" in line]
+    assert 1 <= len(marked) <= 2
+    after = [line.split("[-")[0].strip() for line in marked]
+    texts = "".join(
+        file.read_text(errors="replace")
+        for file in (tmp_path / "out").rglob("*")
+        if file.suffix != ".gz" and file.is_file()
+    )
+    assert not any(text and len(text) > 20 and text in texts for text in after)
+
+
 def test_nan_weights_are_refused(grit: Grit, tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import load_file, save_file

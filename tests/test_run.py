@@ -14,7 +14,7 @@ import pytest
 
 from grit.bench import records, run
 from grit.bench.experiment import Experiment
-from grit.bench.types import UsageError
+from grit.bench.types import MalformedInput, UsageError
 
 SMALL = Experiment(
     models=("tfidf", "student"),
@@ -96,6 +96,7 @@ def test_the_folder_holds_the_board_as_files(finished: run.Finished) -> None:
     assert "UNRANKED" in (finished.folder / "board.md").read_text()
     page = (finished.folder / "index.html").read_text()
     assert "student" in page
+    assert "deepwordbug.strong" in (finished.folder / "curves.svg").read_text()
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)  # it loads nothing from anywhere
 
 
@@ -104,7 +105,7 @@ def test_no_text_of_the_data_is_in_the_folder_but_in_the_vocabulary(finished: ru
 
     some = [example.text for example in datasets.load("pings").test if len(example.text) > 60][:200]
     for file in finished.folder.rglob("*"):
-        if file.is_file() and file.suffix in (".jsonl", ".json", ".md", ".html", ".txt"):
+        if file.is_file() and file.suffix in (".jsonl", ".json", ".md", ".html", ".svg", ".txt"):
             content = file.read_text(errors="replace")
             assert not any(text in content for text in some), file
 
@@ -136,12 +137,66 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_records(tmp_path: Pat
             process.kill()
             process.wait()
             kills += 1
-            shortest += 1.5  # so that a slow machine ends it too
+            shortest *= 1.6  # so that a slow machine ends it too
         else:
             assert code == 0
             break
     assert kills >= 2
     assert lasting(tmp_path / "killed") == lasting(tmp_path / "whole")
+
+
+def test_every_row_is_checked_and_tried_with_what_broke_the_others(finished: run.Finished) -> None:
+    for row in finished.rows:
+        made = {check.check for check in row.record.checks}
+        assert made == {"scale", "budget", "control", "unbounded", "transfer"}
+        assert {
+            flag.name
+            for flag in records.flags(
+                row.record.data, row.record.clean, row.record.attacks, embedded=True, checks=row.record.checks
+            )
+        } <= {flag.name for flag in row.record.flags}
+        assert all(check.lost == 0 for check in row.record.checks if check.check == "scale")
+
+
+def test_neither_blocks_nor_processes_change_an_outcome(
+    finished: run.Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process and one block, one process and blocks of three, two processes and the blocks of that size."""
+    row = next(str(path) for path in (finished.folder / "model").iterdir() if path.name.startswith("student"))
+    changes = {"attacks": ("pwws+thesaurus", "deepwordbug"), "n": 20}
+    run.attack(row, changes, tmp_path / "two", jobs=2, quiet=True)
+    monkeypatch.setattr(run, "BLOCK", (3, 3))
+    run.attack(row, changes, tmp_path / "threes", jobs=1, quiet=True)
+    monkeypatch.setattr(run, "BLOCK", (999, 999))
+    run.attack(row, changes, tmp_path / "one", jobs=1, quiet=True)
+    assert lasting(tmp_path / "one") == lasting(tmp_path / "two") == lasting(tmp_path / "threes")
+    evidence = [sorted(folder.rglob("*.jsonl.gz")) for folder in (tmp_path / "one", tmp_path / "threes")]
+    assert [file.read_bytes() for file in evidence[0]] == [file.read_bytes() for file in evidence[1]]
+    assert not list(tmp_path.rglob("blocks"))
+
+
+def test_a_suite_runs_on_what_still_stands_and_says_the_same_worst_case(finished: run.Finished, tmp_path: Path) -> None:
+    row = next(str(path) for path in (finished.folder / "model").iterdir() if path.name.startswith("tfidf"))
+    members = ("pwws+thesaurus", "deepwordbug+thesaurus", "hotflip+thesaurus")
+    (suite,) = run.attack(row, {"attacks": ("std@1+thesaurus",), "n": 12}, tmp_path / "suite", jobs=1, quiet=True).rows
+    (apart,) = run.attack(row, {"attacks": members, "n": 12}, tmp_path / "apart", jobs=1, quiet=True).rows
+    assert suite.record.suite == apart.record.suite == "std@1+thesaurus"
+    assert suite.record.suite_sha256 == apart.record.suite_sha256
+    assert suite.record.worst == apart.record.worst
+    seen = {attack.name: attack.robust.n for attack in suite.record.attacks}
+    assert seen["pwws.strong+thesaurus"] == 12 > seen["deepwordbug.strong"] >= seen["hotflip.strong+thesaurus"]
+    assert {attack.robust.n for attack in apart.record.attacks} == {12}
+    assert suite.record.checks == apart.record.checks  # the sample is completed
+
+
+def test_a_folder_without_a_trained_row_is_refused(tmp_path: Path) -> None:
+    from grit.bench import experiment
+
+    wanted = dataclasses.replace(SMALL, models=("tfidf",))
+    experiment.Folder(tmp_path / "begun").open(wanted, experiment.load_data(wanted))
+    (tmp_path / "begun" / "model").mkdir()
+    with pytest.raises(UsageError, match="no trained row yet"):
+        run.attack(str(tmp_path / "begun"), {}, tmp_path / "out", quiet=True)
 
 
 def test_other_attacks_run_on_saved_rows(finished: run.Finished, tmp_path: Path) -> None:
@@ -167,6 +222,50 @@ def test_any_callable_is_a_victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert row.record.artefact.total_bytes is None
     assert row.record.training is None
     assert row.record.clean.n == 20
+
+
+SICK = """
+import numpy as np
+def some(texts):
+    answers = np.array([[0.0, 1.0 + len(t)] for t in texts])
+    return np.where(np.array([["e" in t[:3]] for t in texts]), {bad}, answers)
+def every(texts):
+    return np.full((len(texts), 2), {bad})
+def raising(texts):
+    raise RuntimeError("out of order")
+"""
+
+
+@pytest.mark.parametrize("bad", ["np.nan", "np.inf"])
+def test_a_model_of_nan_is_never_robust(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a logit is no number the example is an error: in the outcomes, the counts, the flags and the worst case."""
+    name = f"sick_{bad[3:]}"
+    (tmp_path / f"{name}.py").write_text(SICK.format(bad=bad))
+    monkeypatch.chdir(tmp_path)
+    changes = {"attacks": ("deepwordbug",), "n": 30}
+    (row,) = run.attack(f"{name}:some", changes, tmp_path / "out", quiet=True).rows
+    (attack,) = row.record.attacks
+    assert row.evidence is not None
+    failed = {line.id for line in row.evidence.clean if line.predicted == -1}
+    assert 0 < len(failed) < 30
+    outcomes = row.evidence.attacks["deepwordbug.strong"]
+    assert failed <= {outcome.id for outcome in outcomes if outcome.outcome == "error"}
+    assert all("NaN or infinite" in outcome.reason for outcome in outcomes if outcome.outcome == "error")
+    assert attack.errors >= len(failed) and attack.robust.low + attack.errors <= attack.robust.high
+    assert not any(row.evidence.robust()[id] for id in failed)
+    assert "errors" in {flag.name for flag in row.record.unranked}
+    with pytest.raises(MalformedInput, match=rf"{name}.every fails on each of 10 texts.*NaN or infinite"):
+        run.attack(f"{name}:every", {**changes, "n": 10}, tmp_path / "every", quiet=True)
+    with pytest.raises(MalformedInput, match=r"fails on each of 10 texts.*RuntimeError: out of order"):
+        run.attack(f"{name}:raising", {**changes, "n": 10}, tmp_path / "raising", quiet=True)
+
+
+def test_breaks_are_shown_from_the_evidence_and_the_data(finished: run.Finished) -> None:
+    labels, found = run.breaks(finished, 1)
+    assert labels == ("later", "now") and found
+    for each in found:
+        assert each.script and each.predicted != each.example.label
+    assert len({(each.row, each.attack) for each in found}) == len(found)
 
 
 def test_one_row_is_exported_and_measured(finished: run.Finished, tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Real models on a real set: the same outcomes, whatever the batch, the order, the processes and the kills; and
+attacks that are strong enough.
+
+The models are trained for a moment; the same laws on toys are in the tests of the engine, of the attacks, of their
+checks and of the run. Takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grit.bench import adequacy, checkpoint, datasets, evaluate, run, suites
+from grit.bench.experiment import Experiment
+from grit.bench.export import build
+from grit.bench.twin import Twin
+from grit.bench.types import Attack, Example, Outcome
+from grit.bench.victim import Victim
+
+pytestmark = pytest.mark.long
+
+MODELS = ("student", "fastgrnn", "prado", "tfidf")
+N, N_PROCESSES, BUDGET = 24, 60, 800
+
+
+@pytest.fixture(scope="module")
+def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    wanted = Experiment(
+        dataset="ag_news", models=MODELS, schemes=("natural",), n_train=2000, settings=(("epochs", "2"),), n=N
+    )
+    yield run.train(wanted, tmp_path_factory.mktemp("identical") / "out", jobs=1, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def some(real_data: Path) -> Sequence[Example]:
+    dataset = datasets.load("ag_news")
+    return datasets.subset(dataset.test, N, dataset.name)
+
+
+def home_of(trained: Path, model: str) -> Path:
+    return next(home for home in (trained / "model").iterdir() if home.name.startswith(model))
+
+
+def members() -> dict[str, Attack]:
+    """The members of the suites, on a budget that ends within some searches."""
+    found = suites.attacks(suites.load("std@2"), "default")
+    return {
+        name: replace(attack, threat=replace(attack.threat, max_queries=BUDGET))  # type: ignore[type-var]
+        for name, attack in found.items()
+    }
+
+
+def victim_of(home: Path, rows: int) -> Victim:
+    model = checkpoint.load_model(home)
+    return Victim(build.load(home / run.ARTEFACT, model), Twin(model, texts=rows), rows=rows)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("key", ["pwws", "deepwordbug", "hotflip", "relax"])
+def test_batches_windows_and_order(trained: Path, some: Sequence[Example], model: str, key: str) -> None:
+    home = home_of(trained, model)
+    ((name, attack),) = ((name, attack) for name, attack in members().items() if name.startswith(key))
+
+    def attacked(rows: int, texts: Sequence[Example]) -> dict[str, Outcome]:
+        found = evaluate.attack_all(victim_of(home, rows), attack, texts, seed=0, name=name, window=rows)
+        return {outcome.id: outcome for outcome in found}
+
+    expected = attacked(512, some)
+    assert {"broken", "survived"} & {outcome.outcome for outcome in expected.values()}
+    assert not [outcome.reason for outcome in expected.values() if outcome.outcome == "error"]
+    for rows in (1, 7):
+        assert attacked(rows, some) == expected
+    assert attacked(512, random.Random(1).sample(list(some), len(some))) == expected
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_bounds_a_naturally_trained_model_falls(trained: Path, real_data: Path, model: str) -> None:
+    dataset = datasets.load("ag_news")
+    victim = victim_of(home_of(trained, model), 512)
+    texts = datasets.subset(dataset.test, 200, dataset.name)
+    logits, _ = evaluate.answers(victim, [example.text for example in texts])
+    right = [example for example, row in zip(texts, logits, strict=True) if int(row.argmax()) == example.label][:100]
+    found = adequacy.unbounded(adequacy.Trial(victim, {}, texts, {}, 0), right)
+    assert found.k >= 0.99 * found.n
+
+
+def test_the_canary_falls(trained: Path, tmp_path: Path) -> None:
+    """A defence that is known to be broken is no more robust under the suite than nature, and louder logits neither."""
+    wanted = Experiment(
+        dataset="ag_news",
+        models=("student",),
+        schemes=("natural", *adequacy.CANARIES),
+        attacks=("std@1",),
+        targets=(),
+        n=200,
+        n_train=4000,
+        settings=(("epochs", "4"),),
+    )
+    finished = run.run(wanted, tmp_path / "out", jobs=2, quiet=True)
+    flags = {row.record.scheme.name: {flag.name for flag in row.record.flags} for row in finished.rows}
+    assert "canary" not in flags["pcl"] and not {"scale", "weak", "budget"} & (flags["pcl"] | flags["natural"])
+    assert [check for row in finished.rows for check in row.record.checks if check.check == "canary"]
+
+
+def command(trained: Path, out: Path, *more: str) -> list[str]:
+    words = ("--attack", "std@1", "--n", str(N_PROCESSES), "--target", "local", "-q", "-o", str(out))
+    return [sys.executable, "-m", "grit", "attack", str(home_of(trained, "student")), *words, *more]
+
+
+def lasting(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "run"} for line in lines]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_processes_and_kills(trained: Path, tmp_path: Path) -> None:
+    for jobs in ("1", "2"):
+        subprocess.run(command(trained, tmp_path / jobs, "--jobs", jobs), env=ENVIRONMENT, check=True)
+    assert lasting(tmp_path / "1") == lasting(tmp_path / "2")
+    moments, kills, least = random.Random(3), 0, 4.0
+    while True:
+        process = subprocess.Popen(command(trained, tmp_path / "killed", "--jobs", "2"), env=ENVIRONMENT)
+        try:
+            assert process.wait(timeout=moments.uniform(least, 2 * least)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills, least = kills + 1, 1.4 * least
+    assert kills >= 2
+    assert lasting(tmp_path / "killed") == lasting(tmp_path / "1")
+    evidence = [sorted((tmp_path / name).rglob("*.jsonl.gz")) for name in ("1", "killed")]
+    assert [file.read_bytes() for file in evidence[0]] == [file.read_bytes() for file in evidence[1]]
