@@ -39,7 +39,7 @@ TIMES = "times.json"
 COST = "cost.json"
 CHECKS = "checks.json"
 BLOCKS = "blocks"  # folder of the evidence of examples attacked so far
-BLOCK = 250  # examples attacked by one process at a time
+BLOCK = 10, 250  # examples attacked by one process at a time: at least, at most, a quarter of all between
 
 Named = tuple[tuple[str, Attack], ...]
 """Attacks by their full names, in their order."""
@@ -195,8 +195,13 @@ def _export_row(wanted: Experiment, plan: RowPlan, folder: Folder) -> None:
 # Examples are attacked in blocks, so that one row keeps many processes busy; no outcome depends on the cut.
 
 
+def _block_size(wanted: Experiment, dataset: Dataset) -> int:
+    least, most = BLOCK
+    return max(least, min(most, -(-experiment.n_test(wanted, dataset) // 4)))
+
+
 def _blocks(wanted: Experiment, dataset: Dataset) -> int:
-    return max(1, -(-experiment.n_test(wanted, dataset) // BLOCK))
+    return max(1, -(-experiment.n_test(wanted, dataset) // _block_size(wanted, dataset)))
 
 
 def _attack_block(wanted: Experiment, row: str, attacks: Named, folder: Folder, block: int, report: Report) -> None:
@@ -229,14 +234,15 @@ def _attack_examples(
 
     dataset = experiment.load_data(wanted)
     chosen = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
-    examples = chosen[block * BLOCK : (block + 1) * BLOCK]
+    size, blocks = _block_size(wanted, dataset), _blocks(wanted, dataset)
+    examples = chosen[block * size : (block + 1) * size]
     if victim.classes != len(dataset.labels):
         raise UsageError(f"{row} answers {victim.classes} classes, {dataset.name} has {len(dataset.labels)} labels")
     logits, failed = evaluate.answers(victim, [example.text for example in examples])
     if examples and len(failed) == len(examples):
         raise MalformedInput(f"{row} fails on each of {len(examples)} texts, as on the first: {failed[0]}")
     here = place / BLOCKS / str(block)
-    label = row if len(chosen) <= BLOCK else f"{row} [{block + 1}/{_blocks(wanted, dataset)}]"
+    label = row if blocks == 1 else f"{row} [{block + 1}/{blocks}]"
     seconds: dict[str, float] = {}
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     for name, attack in attacks:
@@ -560,6 +566,8 @@ def attack(
     if ":" in operand and not Path(operand).exists():
         return _attack_callable(operand, changes, output, quiet)
     rows = saved(operand)
+    if not rows:
+        raise UsageError(f"{operand} holds no trained row yet; the command that began it goes on")
     source = rows[0].folder
     for name in ("models", "schemes", "n_train", "settings"):
         if name in changes:
@@ -568,6 +576,8 @@ def attack(
     wanted = dataclasses.replace(trained, **changes)
     plans = {plan.name: plan for plan in experiment.rows(trained)}
     chosen = [plans[each.row] for each in rows if each.row in plans]
+    if not chosen:
+        raise UsageError(f"{operand} holds a teacher and no row of its own yet; the command that began it goes on")
     attacks = experiment.attacks(wanted)
     folder, dataset = _opened(wanted, output)
     with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
@@ -637,11 +647,14 @@ def _callable(operand: str) -> Callable[[list[str]], Any]:
     if os.getcwd() not in sys.path:  # as python itself does for a script: the user's own file is found
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise UsageError(f"{operand!r}: cannot import {module!r} ({error}); give module:callable") from error
-    except AttributeError as error:
-        raise UsageError(f"{operand!r}: {module} has no {name!r}; give module:callable") from error
+        imported = importlib.import_module(module)
+    # Somebody's file is run here for the first time, and may fail in any way.
+    except Exception as error:
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{operand!r}: cannot import {module!r} ({reason}); give module:callable") from error
+    if not hasattr(imported, name):
+        raise UsageError(f"{operand!r}: {module} has no {name!r}; give module:callable")
+    found = getattr(imported, name)
     if not callable(found):
         raise UsageError(f"{operand!r} is {type(found).__name__}, expected a function from texts to logits")
     return found
