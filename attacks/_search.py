@@ -14,6 +14,7 @@ import numpy as np
 
 from grit.bench.types import BudgetSpent, Edit, Question, Score, Script, Sentence
 
+LOOK = 4  # a part of the queries at most goes into finding out which words matter
 CHUNK = 128  # scripts of a sweep asked at once: a break in the first chunk saves the queries of the others
 
 Asking = Generator[Question, np.ndarray, np.ndarray]
@@ -87,14 +88,20 @@ class Search:
             self._unit = 10.0 ** (math.floor(math.log10(largest)) - 10 if largest > 0 else -10)
         return np.rint(margins(logits, self.label) / self._unit)
 
-    def begin(self, sites: Iterable[int]) -> Generator[Question, np.ndarray, dict[int, float]]:
-        """Score the text and, for every site, the text with its word unknown; the rise of the margin a site."""
+    def begin(self, sites: Iterable[int], most: int = 0) -> Generator[Question, np.ndarray, dict[int, float]]:
+        """Score the text and, for every site, the text with its word unknown; the rise of the margin a site.
+
+        Only the first ``most`` sites are scored, the others rise by 0: in a text of thousands of words the look
+        around must not spend what the search needs.
+        """
         sites = list(sites)
-        logits = yield Score([(), *((Edit("unknown", site),) for site in sites)])
+        scored = sites[:most]
+        logits = yield Score([(), *((Edit("unknown", site),) for site in scored)])
         found = self.margins(logits)
         self.start = self.best_margin = float(found[0])
-        must_be_whole(logits, len(sites) + 1)
-        return dict(zip(sites, (found[1:] - self.start).tolist(), strict=True))
+        must_be_whole(logits, len(scored) + 1)
+        rises = dict(zip(scored, (found[1:] - self.start).tolist(), strict=True))
+        return {site: rises.get(site, 0.0) for site in sites}
 
     def ask(self, scripts: Sequence[Script]) -> Asking:
         """Margins of legal scripts, [scripts]."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from grit.attacks import _textattack
-from grit.attacks._search import Broken, Search, Steps, extended, logits_of, options
+from grit.attacks._search import LOOK, Broken, Search, Steps, extended, logits_of, options
 from grit.bench.types import Edit, Question, Script, Sentence, Threat
 
 _UNLIMITED = 10_000_000  # queries
@@ -90,7 +90,7 @@ class DeepWordBug:
         """Typos alone, likely words first; the best together; a greedy walk; a beam; typos of typos at its end."""
         search = Search(sentence, label)
         typos = options(sentence)
-        saliency = yield from search.begin(typos)
+        saliency = yield from search.begin(typos, self.threat.max_queries // LOOK)
         left = int(self.sweep_share * self.threat.max_queries)
         # Deletions and transpositions come first among the typos of a word: fewer than twice its length.
         early = {site: 2 * len(sentence.words[site]) for site in typos}

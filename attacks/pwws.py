@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from grit.attacks import _textattack
-from grit.attacks._search import Broken, Search, Steps, logits_of, options
+from grit.attacks._search import LOOK, Broken, Search, Steps, logits_of, options
 from grit.bench.types import Edit, Question, Script, Sentence, Threat
 
 _UNLIMITED = 10_000_000  # queries; neither the paper nor TextAttack stops before the words end
@@ -65,7 +65,7 @@ class Pwws:
         """Every synonym alone; the best together; PWWS's greedy walk by margin; a beam; exchanges at its end."""
         search = Search(sentence, label)
         synonyms = options(sentence)
-        saliency = yield from search.begin(synonyms)
+        saliency = yield from search.begin(synonyms, self.threat.max_queries // LOOK)
         by_saliency = sorted(synonyms, key=lambda site: -saliency[site])
         yield from search.sweep([edit for site in by_saliency for edit in synonyms[site]])
         if sentence.max_edits < 2:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from grit.bench.run import Finished
     from grit.bench.verify import Report
 
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
+_STORAGE_ERRNOS = {
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -574,9 +577,9 @@ def _seeds(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--runs", type=click.IntRange(min=1), help="Runs made with this configuration, reported or not.")
 @click.option("--seeds", "reported", callback=_seeds, help="Training seeds of the runs that are submitted.")
 @click.option("--licence", default="unknown", show_default=True, help="Of the model's weights.")
-@click.option("--supersedes", type=click.Path(path_type=Path), help="The bundle whose place this one takes.")
+@click.option("--supersedes", type=click.Path(path_type=Path), help="Bundle replaced. [default: OPERAND if it is one]")
 @click.option("--status", type=click.Choice(["corrected", "migrated", "withdrawn"]), default="corrected")
-@click.option("--reason", default="", help="Why it takes that place.")
+@click.option("--reason", default="", help="Why it takes that place; a row says so for good.")
 @click.option("--archive", is_flag=True, help="Write the archive beside the folder, too.")
 @_output
 @_json
@@ -600,15 +603,18 @@ def pack(
 
     if output is None:
         raise UsageError("pack needs -o DIR: the folder that will hold the bundle's folder")
+    is_bundle = (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar"
+    if is_bundle and supersedes is None:
+        supersedes = Path(operand)
     if supersedes is not None and not reason:
         raise UsageError("a bundle that takes another's place needs --reason: say what was wrong")
     old = submission.read_bundle(supersedes) if supersedes is not None else None
     life = None if old is None else submission.Life(status=status, supersedes=old.digest, reason=reason)
     packed: dict[str, dict[str, bytes]] = {}
-    if (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar":
-        if life is None:
-            raise UsageError(f"{operand} is a bundle already; to correct or withdraw it, add --supersedes and --reason")
-        packed[Path(operand).stem] = submission.amended(submission.read_bundle(Path(operand)), life, adaptive=adaptive)
+    if is_bundle and life is not None:
+        packed[Path(operand).resolve().name.removesuffix(".tar")] = submission.amended(
+            submission.read_bundle(Path(operand)), life, adaptive=adaptive
+        )
     else:
         for each in run.saved(operand):
             if not each.folder.evidence(each.row).is_dir():
@@ -624,8 +630,11 @@ def pack(
             )
     if not packed:
         raise UsageError(f"no row of {operand} was attacked: nothing to submit; 'grit run' attacks them")
+    if life is not None and len(packed) > 1:
+        raise UsageError(f"{operand} holds {len(packed)} rows, and one takes a bundle's place: name it, RUN/model/ROW")
     found = []
-    for name, files in packed.items():
+    for row, files in packed.items():
+        name = row if life is None else f"{row}-{status}"  # the old one stays where it is
         digest = submission.write(output / name, files)
         if archive:
             (output / f"{name}.tar").write_bytes(submission.archive(files))

@@ -168,6 +168,9 @@ def _assemble(name: str, splits: Mapping[str, list[Row]], labels: tuple[str, ...
                 f"dataset {name!r}: no text is left for its {split} split; it needs more distinct texts"
             )
         examples[split] = kept
+    trained = {canonical(example.text) for example in examples["train"]}
+    if seen := sum(canonical(example.text) in trained for example in examples["dev"]):
+        notes.append(f"{seen} texts of dev stand in train too: the choice of the epoch sees trained texts")
     copies = len(examples["test"]) - len(held_out)
     if copies:
         notes.append(f"{copies} texts of test are copies of another test text")

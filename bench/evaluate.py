@@ -27,6 +27,7 @@ import numpy as np
 
 from grit.bench import lexicons, registry
 from grit.bench.sentence import Lexicon, Text, composed
+from grit.bench.suites import BEHAVIOUR
 from grit.bench.types import (
     Attack,
     BudgetSpent,
@@ -46,7 +47,6 @@ from grit.bench.types import (
 )
 from grit.bench.victim import Asked, Respondent, Subject
 
-BEHAVIOUR = 2  # of a journal: raised by any change of this file, the sentence or the victim that can change an outcome
 WINDOW = 128  # examples in flight: enough to fill the victim's batches
 WORDS = 4096  # of the examples in flight: a search over typos holds some 100 kB a word
 _CLEAN_TEXTS = 4096  # evaluated before any attack, at a time

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
 from grit.bench.progress import Report
+from grit.bench.types import CouldNotMeasure
 
 Job = Callable[[Report], Any]
 
@@ -38,6 +40,11 @@ def run_all(jobs: Sequence[Job], processes: int, report: Report) -> list[Any]:
             while not reports.empty():
                 _pass_on(reports, report)
             return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise CouldNotMeasure(
+                "a worker process was killed, as a system does that is out of memory; finished work is kept: "
+                "the same command with --jobs 1 goes on"
+            ) from None
         finally:
             for future in futures:
                 future.cancel()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grit import __version__
 from grit.bench import datasets, lexicons, records, registry, schemes, suites
 from grit.bench.types import Attack, Dataset, MalformedInput, Recipe, Scheme, StorageError, UsageError
 
@@ -64,12 +65,15 @@ def rows(experiment: Experiment) -> list[RowPlan]:
     for spec in experiment.models:
         for scheme_name in experiment.schemes:
             plans.append(_plan(spec, schemes.get(scheme_name), experiment, unused))
+    teachers = {plan.scheme.teacher for plan in plans if schemes.needs_teacher(plan.scheme)}
+    unused = {name: value for name, value in unused.items() if name.rpartition(".")[0] not in teachers}
     if unused:
         name = next(iter(unused))
         recipe = [field.name for field in dataclasses.fields(Recipe)]
         configs = [field.name for plan in plans for field in dataclasses.fields(plan.config)]
         fields = sorted({*recipe, *configs})
-        raise registry.unknown("setting", name, fields, f"settings are {', '.join(fields)}, or objective.field")
+        remedy = f"no row of this run has it; settings are {', '.join(fields)}, or objective.field"
+        raise registry.unknown("setting", name, fields, remedy)
     names = [plan.name for plan in plans]
     if len(set(names)) != len(names):
         raise UsageError(
@@ -87,8 +91,9 @@ def teacher_plan(experiment: Experiment, plans: list[RowPlan]) -> RowPlan | None
     if len(names) > 1:
         raise UsageError(f"schemes with different teachers in one run ({', '.join(sorted(names))}): run them apart")
     settings = tuple(pair for pair in experiment.settings if pair[0].startswith(f"{names.copy().pop()}."))
-    alone = dataclasses.replace(experiment, settings=settings)
-    return _plan(names.pop(), schemes.get("natural"), alone, dict(settings))
+    alone = dataclasses.replace(experiment, models=(names.pop(),), schemes=("natural",), settings=settings)
+    (plan,) = rows(alone)
+    return plan
 
 
 def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, str]) -> RowPlan:
@@ -105,8 +110,7 @@ def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, s
         if dot and owner in objectives:
             changes_scheme[name] = value
         elif dot and owner != key:
-            if owner not in registry.names("models") and owner not in registry.names("objectives"):
-                continue
+            continue
         elif field in config_fields:
             changes_config[field] = value
         elif field in recipe_fields:
@@ -116,7 +120,7 @@ def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, s
         unused.pop(name, None)
     config = registry.override(config, changes_config, owner=f"model {key}")
     recipe = registry.override(recipe, changes_recipe, owner=f"the recipe of {key}")
-    scheme = schemes.override(scheme, changes_scheme)
+    scheme = schemes.spelled_out(schemes.override(scheme, changes_scheme))
     changed = [
         f"{field.name}={getattr(value, field.name)}"
         for value, default in ((config, cls.Config()), (recipe, cls.recipe))
@@ -193,18 +197,70 @@ def n_test(experiment: Experiment, dataset: Dataset) -> int:
 # --- the folder --------------------------------------------------------------------------------------
 
 CONFIG = "config.json"
+_PARTS = ".*.part"  # what a killed write leaves
 ARTEFACT = "artefact.safetensors"  # the deployed bytes: what is attacked, measured and ranked
 
 
 def digest(experiment: Experiment, dataset: Dataset) -> str:
-    """The resume key: of every field, and of the data's revision."""
-    value = {**dataclasses.asdict(experiment), "revision": dataset.revision}
+    """The resume key: of every field, the data's revision, and the code and lexicons that the names stand for.
+
+    A model, an attack or a lexicon that was changed under its name is another experiment, so that no number of
+    the old one is taken for one of the new.
+    """
+    found = attacks(experiment)
+    value = {
+        **dataclasses.asdict(experiment),
+        "revision": dataset.revision,
+        "version": __version__,
+        "behaviour": suites.BEHAVIOUR,
+        "attacks_in_full": {name: repr(attack) for name, attack in found.items()},
+        "lexicons": sorted({lexicons.load(name).digest for name in _lexicons(experiment, found)}),
+        "code": {
+            **{f"attack {key}": registry.code_digest("attacks", key) for key in _keys(found)},
+            **_code_of_models(experiment),
+        },
+    }
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _keys(found: Mapping[str, Attack]) -> list[str]:
+    return sorted({registry.key_of("attacks", type(attack)) for attack in found.values()})
+
+
+def _lexicons(experiment: Experiment, found: Mapping[str, Attack]) -> set[str]:
+    """Every lexicon that attacks or training write from."""
+    written = {
+        attack.threat.lexicon for attack in found.values() if registry.LEXICAL_SPACES & set(attack.threat.spaces)
+    }
+    if not is_callable(experiment):
+        for plan in rows(experiment):
+            written |= {term.options["lexicon"] for term in plan.scheme.terms if term.options.get("lexicon")}
+    return written
+
+
+def _code_of_models(experiment: Experiment) -> dict[str, str]:
+    if is_callable(experiment):
+        module = experiment.models[0].partition(":")[0]
+        files = registry.source_files(module)
+        return {module: hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()}
+    plans = rows(experiment)
+    teacher = teacher_plan(experiment, plans)
+    models = {plan.model for plan in (*plans, *([teacher] if teacher else ()))}
+    objectives = {term.objective for plan in plans for term in plan.scheme.terms}
+    return {
+        **{f"model {name}": registry.code_digest("models", name) for name in sorted(models)},
+        **{f"objective {name}": registry.code_digest("objectives", name) for name in sorted(objectives)},
+    }
+
+
+def is_callable(experiment: Experiment) -> bool:
+    """Whether the experiment attacks a module:callable, which comes trained and has no scheme."""
+    return not experiment.schemes
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Where one experiment lies: config.json, records.jsonl, evidence/ROW/, model/ROW/, log.txt."""
+    """Where one experiment lies: config.json, records.jsonl, evidence/ROW/, model/ROW/."""
 
     path: Path
 
@@ -226,13 +282,17 @@ class Folder:
         config = self.path / CONFIG
         if config.is_file():
             if read_config(self.path).get("digest") != key:
-                raise UsageError(f"{self.path} holds another experiment; give another folder with -o, or remove it")
+                raise UsageError(
+                    f"{self.path} holds another experiment, or this one with other data, lexicons, code or version; "
+                    "give another folder with -o, or remove it"
+                )
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror}; give another folder with -o") from error
-        if any(entry.name != "lock" for entry in self.path.iterdir()):
+        parts = set(self.path.glob(_PARTS))  # a kill may have come in the middle of the first write
+        if any(entry.name != "lock" for entry in self.path.iterdir() if entry not in parts):
             raise UsageError(f"{self.path} is not empty and holds no experiment; give another folder with -o")
         value = {"digest": key, "revision": dataset.revision, "experiment": dataclasses.asdict(experiment)}
         records.write(config, json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
@@ -252,6 +312,8 @@ class Folder:
                 raise UsageError(
                     f"{self.path} is in use by another grit run; wait for it, or give another folder"
                 ) from None
+            for part in self.path.glob(_PARTS):
+                part.unlink(missing_ok=True)
             yield
 
 

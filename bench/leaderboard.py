@@ -12,9 +12,21 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from grit.bench.records import FLAGS, RECORDS, AttackPart, Count, Record, Robust, Row, encode, read_rows, row_digest
+from grit.bench.records import (
+    FLAGS,
+    RECORDS,
+    AttackPart,
+    Count,
+    Evidence,
+    Record,
+    Robust,
+    Row,
+    encode,
+    read_rows,
+    row_digest,
+)
 from grit.bench.types import CouldNotMeasure, UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +37,22 @@ if TYPE_CHECKING:
 
 LATENCY_TARGET = "local"  # whose median time stands in the table; other targets are in CSV, JSON and the page
 _TO_US = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
+CORES = {"a53": "emu://cortex-a53", "a76": "emu://cortex-a76", "m4": "emu://cortex-m4"}  # with a column each
+# Costs with a front of their own: keys of cells().
+COSTS = ("total_bytes", *(f"instructions_{core}" for core in CORES))
 
 
 # --- the board as data ------------------------------------------------------------------------------
+
+
+class Verified(NamedTuple):
+    """What a verifier has said about a row, and whether that still holds."""
+
+    state: Literal["current", "stale", "challenged", "refuted", "unverified"]
+    level: str  # lint, replay, spot, full
+    on: str  # date, UTC
+    floor: float | None  # on the worst case, as a ratio: what a spot check has proved
+    lowered: int | None  # worst case of a challenged row, as a count
 
 
 @dataclass(frozen=True)
@@ -37,8 +62,15 @@ class Line:
     record: Record
     model: str  # name, with the fields in which rows of this name differ
     rank: Rank | None
-    front: bool | None  # on the front of robustness against bytes; None: not comparable
+    fronts: Mapping[str, bool]  # cost -> on the front of robustness against it; absent: not comparable
     unranked: tuple[str, ...]
+    evidence: Evidence | None = None  # over the same examples as that of the section's other lines
+    verified: Verified | None = None
+
+    @property
+    def front(self) -> bool | None:
+        """On the front of robustness against bytes; None: not comparable."""
+        return self.fronts.get("total_bytes")
 
     @property
     def seed(self) -> int | None:
@@ -118,12 +150,17 @@ def load(folders: Sequence[Path]) -> list[Row]:
     return list(rows.values())
 
 
-def board(rows: Iterable[Row], alpha: float = 0.05) -> tuple[Section, ...]:
-    """The sections of the board, by dataset, the larger n first; ``alpha``: family-wise error of a section's ranks."""
+def board(
+    rows: Iterable[Row], alpha: float = 0.05, verified: Mapping[str, Verified] | None = None
+) -> tuple[Section, ...]:
+    """The sections of the board, by dataset, the larger n first.
+
+    alpha: family-wise error of a section's ranks; verified: digest of a row -> what its verdict says.
+    """
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(_comparable(row.record), []).append(row)
-    sections = [_section(members, alpha) for members in groups.values()]
+    sections = [_section(members, alpha, verified or {}) for members in groups.values()]
     return tuple(sorted(sections, key=lambda section: (section.data.name, -section.data.n, _comparable_text(section))))
 
 
@@ -137,19 +174,39 @@ def _comparable_text(section: Section) -> str:
     return repr(_comparable(section.lines[0].record))
 
 
-def _section(rows: Sequence[Row], alpha: float) -> Section:
+def _section(rows: Sequence[Row], alpha: float, verified: Mapping[str, Verified]) -> Section:
+    digests = {id(row): row_digest(row.record) for row in rows}
+    verdicts = {id(row): verified.get(digests[id(row)]) for row in rows}
     # The order must not depend on the order of the files read: the digest decides between equals.
-    placed = sorted(rows, key=lambda row: (_demoted(row.record), *_merit(row.record), row_digest(row.record)))
+    placed = sorted(
+        rows,
+        key=lambda row: (_demoted(row.record) or _refuted(verdicts[id(row)]), *_merit(row.record), digests[id(row)]),
+    )
     standing = [None if row.evidence is None else row.evidence.robust() for row in placed]
     examples = next((set(found) for row, found in zip(placed, standing, strict=True) if found is not None), set())
     paired = [found is not None and set(found) == examples for found in standing]
-    unranked = [_unranked(row.record, found, examples) for row, found in zip(placed, standing, strict=True)]
+    unranked = [
+        _unranked(row.record, found, examples, verdicts[id(row)]) for row, found in zip(placed, standing, strict=True)
+    ]
     ranked = [at for at, why in enumerate(unranked) if not why]
-    fronted = [at for at, row in enumerate(placed) if paired[at] and not _demoted(row.record)]
+    fronted = [
+        at
+        for at, row in enumerate(placed)
+        if paired[at] and not _demoted(row.record) and not _refuted(verdicts[id(row)])
+    ]
     ranks, fronts = _places(placed, standing, ranked, fronted, alpha)
     labels = _labels([row.record for row in placed])
     lines = tuple(
-        Line(row.record, labels[at], ranks.get(at), fronts.get(at), unranked[at]) for at, row in enumerate(placed)
+        Line(
+            row.record,
+            labels[at],
+            ranks.get(at),
+            fronts.get(at, {}),
+            unranked[at],
+            row.evidence if paired[at] else None,
+            verdicts[id(row)],
+        )
+        for at, row in enumerate(placed)
     )
     return Section(lines, _seed_lines(lines))
 
@@ -163,8 +220,16 @@ def _demoted(record: Record) -> bool:
     return any(FLAGS[flag.name].demotes for flag in record.flags)
 
 
-def _unranked(record: Record, standing: Mapping[str, bool] | None, examples: set[str]) -> tuple[str, ...]:
+def _refuted(verified: Verified | None) -> bool:
+    return verified is not None and verified.state == "refuted"
+
+
+def _unranked(
+    record: Record, standing: Mapping[str, bool] | None, examples: set[str], verified: Verified | None
+) -> tuple[str, ...]:
     reasons = [flag.reason for flag in record.unranked]
+    if verified is not None and _refuted(verified):
+        reasons.append(f"its claim was refuted on {verified.on}")
     if standing is None:
         reasons.append("no evidence beside the record")
     elif set(standing) != examples:
@@ -178,8 +243,8 @@ def _places(
     ranked: Sequence[int],
     fronted: Sequence[int],
     alpha: float,
-) -> tuple[dict[int, Rank], dict[int, bool]]:
-    """Rank by row, and whether a row is on the front of robustness against bytes."""
+) -> tuple[dict[int, Rank], dict[int, dict[str, bool]]]:
+    """Rank by row, and of each cost that a row states, whether it is on the front of robustness against that."""
     import numpy as np
 
     from grit.bench.statistics import pareto, tie_groups
@@ -189,11 +254,14 @@ def _places(
         return np.array([[row[example] for example in sorted(found[0])] for row in found])
 
     ranks = tie_groups(vectors(ranked), alpha) if ranked else ()
-    sizes = [rows[at].record.artefact.total_bytes for at in fronted]
-    costs = np.array([[np.nan if size is None else size] for size in sizes], dtype=np.float64)
-    fronts = pareto(vectors(fronted), costs, alpha) if fronted else ()
-    known = {at: front for at, front, size in zip(fronted, fronts, sizes, strict=True) if size is not None}
-    return dict(zip(ranked, ranks, strict=True)), known
+    fronts: dict[int, dict[str, bool]] = {at: {} for at in fronted}
+    for cost in COSTS:
+        known = {at: value for at in fronted if (value := _cost(rows[at].record, cost)) is not None}
+        if known:
+            front = pareto(vectors(list(known)), np.array([[value] for value in known.values()], np.float64), alpha)
+            for at, on in zip(known, front, strict=True):
+                fronts[at][cost] = on
+    return dict(zip(ranked, ranks, strict=True)), fronts
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
@@ -272,6 +340,31 @@ def latency(record: Record, target: str = LATENCY_TARGET) -> Latency | None:
     return min(found, default=None)
 
 
+def instructions(record: Record, core: str) -> int | None:
+    """Of the median text on an emulated core, from text to logits: the fewest of any engine."""
+    return _emulated(record, CORES[core], "p50_instructions")
+
+
+def ram_bytes(record: Record) -> int | None:
+    """Of the compiled program at work: on the microcontroller, else on the emulated core that needs most."""
+    small = _emulated(record, CORES["m4"], "ram_bytes")
+    others = [found for core in CORES if (found := _emulated(record, CORES[core], "ram_bytes")) is not None]
+    return small if small is not None else max(others, default=None)
+
+
+def _emulated(record: Record, target: str, value: str) -> int | None:
+    found = [
+        int(cell.values[value])
+        for cell in record.costs
+        if cell.target == target and cell.kind == "emulated" and value in cell.values
+    ]
+    return min(found, default=None)
+
+
+def _cost(record: Record, cost: str) -> int | None:
+    return record.artefact.total_bytes if cost == "total_bytes" else instructions(record, cost.rpartition("_")[2])
+
+
 def cells(line: Line) -> dict[str, Any]:
     """A row for programs: counts, ratios in [0, 1] and units in the names; the same keys in CSV, JSON and the page."""
     record = line.record
@@ -304,9 +397,22 @@ def cells(line: Line) -> dict[str, Any]:
         "precision": record.artefact.precision,
         "total_bytes": record.artefact.total_bytes,
         "front": line.front,
+        "ram_bytes": ram_bytes(record),
+        **{f"instructions_{core}": instructions(record, core) for core in CORES},
+        **{f"front:{cost}": line.fronts.get(cost) for cost in COSTS[1:]},
         "local_p50_us": time.p50_us if time else None,
         "local_engine": time.engine if time else None,
         "flags": " ".join(flag.name for flag in record.flags),
+        "verified": line.verified.state if line.verified else None,
+        "verified_level": line.verified.level if line.verified else None,
+        "verified_on": line.verified.on if line.verified else None,
+        "verified_floor": line.verified.floor if line.verified else None,
+        "lowered_k": line.verified.lowered if line.verified else None,
+        "data_licence": record.data.licence,
+        "training_data": record.training.data if record.training else None,
+        "training_n": record.training.n_train if record.training else None,
+        "training_licence": record.training.licence if record.training else None,
+        "overlap": next((flag.reason for flag in record.flags if flag.name == "overlap"), ""),
         "artefact": record.artefact.digest,
         "row": row_digest(record),
     }
@@ -371,6 +477,11 @@ def duration(microseconds: float | None) -> str:
     return f"{microseconds:.3g} µs"
 
 
+def _timed(found: Latency | None) -> str:
+    """494 µs c: the time, and the engine that took it."""
+    return duration(None) if found is None else f"{duration(found.p50_us)} {found.engine}"
+
+
 def parts(record: Record) -> str:
     """Where the bytes are, the largest part first."""
     sizes = sorted(record.artefact.sizes_bytes.items(), key=lambda item: (-item[1], item[0]))
@@ -413,7 +524,7 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
     found["kB"] = Column("kB", lambda line: kilobytes(line.record.artefact.total_bytes))
     if with_parts:
         found["parts"] = Column("of which kB", lambda line: parts(line.record), number=False)
-    found["local p50"] = Column("Local p50", lambda line: duration(getattr(latency(line.record), "p50_us", None)))
+    found["local p50"] = Column("Local p50", lambda line: _timed(latency(line.record)))
     found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
     if not section.several_seeds:
         del found["seed"]

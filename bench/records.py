@@ -973,17 +973,16 @@ def _records(path: Path) -> list[tuple[Record, bytes]]:
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a record to a file of records, or replaces the one that is equal but for its run part.
+    """Adds a record to a file of records, unless one stands there that is equal but for its run part.
 
-    So a step that is repeated after a kill leaves one row, not two. One writer at a time.
+    So a step that is repeated after a kill leaves one row, not two, and that row keeps the time and the machine it
+    was made on. One writer at a time.
     """
     line = encode_record(record)
     kept = _records(path) if path.exists() else []
-    same = row_digest(record)
-    lines = [old for other, old in kept]
-    places = [at for at, (other, _) in enumerate(kept) if row_digest(other) == same]
-    at = places[0] if places else len(lines)
-    lines[at : at + 1] = [line]
+    lines = [old for _, old in kept]
+    if row_digest(record) not in {row_digest(other) for other, _ in kept}:
+        lines.append(line)
     write(path, b"".join(each + b"\n" for each in lines))
 
 

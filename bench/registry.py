@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
+import importlib.util
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -72,12 +74,45 @@ def names(kind: str) -> dict[str, Origin]:
     return dict(sorted(found.items()))
 
 
-def load(kind: str, name: str) -> Any:
-    """The public class behind a name."""
+def origin_of(kind: str, name: str) -> Origin:
+    """Where a name comes from; a UsageError names the nearest."""
     known = names(kind)
     if name not in known:
         raise unknown(kind.rstrip("s"), name, known, f"'grit list {kind}' shows them all")
-    origin = known[name]
+    return known[name]
+
+
+def code_digest(kind: str, name: str) -> str:
+    """sha256 over the file behind a name and the private files beside it; of a plug-in, over its module's file.
+
+    What was made by other code is another result, even under the same name and the same settings.
+    """
+    origin = origin_of(kind, name)
+    if origin.entry_point is None:
+        file = Path(origin.where)
+        files = [file, *sorted(file.parent.glob("_*.py"))]
+        text = ""
+    else:
+        files = source_files(origin.entry_point.module)
+        text = f"{origin.where} {origin.entry_point.dist.version if origin.entry_point.dist else ''}"
+    found = hashlib.sha256(text.encode())
+    for each in files:
+        found.update(each.read_bytes())
+    return found.hexdigest()
+
+
+def source_files(module: str) -> list[Path]:
+    """The file of a module that is not imported for it; none where it has no file."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return []
+    return [Path(spec.origin)] if spec is not None and spec.origin and Path(spec.origin).is_file() else []
+
+
+def load(kind: str, name: str) -> Any:
+    """The public class behind a name."""
+    origin = origin_of(kind, name)
     package, mark = KINDS[kind]
     try:
         if origin.entry_point is not None:

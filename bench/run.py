@@ -17,7 +17,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,14 +57,20 @@ class Finished:
 def run(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Finished:
     """The whole experiment. Rows are trained and attacked ``jobs`` at a time, and measured one by one, alone."""
     plans, attacks = experiment.rows(wanted), experiment.attacks(wanted)
-    for target in wanted.targets:
-        registry.load("targets", target.partition(":")[0])
-    folder, dataset = _opened(wanted, output)
-    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+    _check_targets(wanted.targets)
+    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
-        _finish_rows(wanted, plans, attacks, folder, dataset, jobs, shown.report)
+        _finish_rows(wanted, plans, attacks, folder, dataset, dataset, jobs, shown.report)
         write_board(folder)
         return _finished(folder)
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    """Every target is made once before any work, so that a wrong word does not wait for the end of a training."""
+    from grit.bench import measure
+
+    for target in targets:
+        measure.target_of(target)
 
 
 def _finish_rows(
@@ -72,10 +79,11 @@ def _finish_rows(
     attacks: Mapping[str, Attack],
     folder: Folder,
     dataset: Dataset,
+    learned: Dataset,
     jobs: int | None,
     report: Report,
 ) -> None:
-    """Attack, check, measure and record trained rows; nothing else runs while a row is measured."""
+    """Attack, check, measure and record rows trained on ``learned``; nothing else runs while a row is measured."""
     names, named = tuple(plan.name for plan in plans), tuple(attacks.items())
     blocks = range(_blocks(wanted, dataset))
     attacked = [
@@ -93,23 +101,26 @@ def _finish_rows(
         _measure_row(wanted, plan.name, folder, dataset, report)
     for plan in plans:
         found = _checks(folder, plan.name, _natural_beside(plan, plans))
-        records.append(folder.path / records.RECORDS, _record(wanted, plan, attacks, folder, dataset, found))
+        record = _record(wanted, plan, attacks, folder, dataset, learned, found)
+        records.append(folder.path / records.RECORDS, record)
 
 
 def train(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Path:
     """The first step alone: every row trained and exported."""
     plans = experiment.rows(wanted)
-    folder, _ = _opened(wanted, output)
-    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+    with _opened(wanted, output) as (folder, _), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
-    return folder.path
+        return folder.path
 
 
-def _opened(wanted: Experiment, output: Path | None) -> tuple[Folder, Dataset]:
+@contextmanager
+def _opened(wanted: Experiment, output: Path | None) -> Iterator[tuple[Folder, Dataset]]:
+    """The run folder, made or found to hold this very experiment, and ours alone; and the data."""
     dataset = experiment.load_data(wanted)
     folder = Folder(output or experiment.default_folder(wanted, dataset))
-    folder.open(wanted, dataset)
-    return folder, dataset
+    folder.open(wanted, dataset)  # first, so that a folder of somebody's is refused untouched
+    with folder.lock():
+        yield folder, dataset
 
 
 def _processes(jobs: int | None) -> int:
@@ -122,6 +133,8 @@ def _processes(jobs: int | None) -> int:
 def _train_rows(wanted: Experiment, plans: Sequence[RowPlan], folder: Folder, jobs: int | None, report: Report) -> None:
     """The teacher first, since others learn from it; then all rows side by side."""
     teacher = experiment.teacher_plan(wanted, list(plans))
+    for plan in (*plans, *([teacher] if teacher else ())):
+        _check_plan(plan)
     rows = [functools.partial(_train_row, wanted, plan, teacher.name if teacher else None, folder) for plan in plans]
     if teacher is not None and teacher.name not in {plan.name for plan in plans}:
         _train_row(wanted, teacher, None, folder, report)
@@ -129,6 +142,18 @@ def _train_rows(wanted: Experiment, plans: Sequence[RowPlan], folder: Folder, jo
         rows.sort(key=lambda job: job.args[1].name != teacher.name)
         rows.pop(0)(report)
     run_all(rows, _processes(jobs), report)
+
+
+def _check_plan(plan: RowPlan) -> None:
+    """A model of this configuration can be built and answers a text; if not, that is said before any training."""
+    from grit.bench.train import predict
+
+    try:
+        predict(registry.load("models", plan.model).build(plan.config, ["one text"], 2, plan.seed), ["one text"])
+    # Somebody's configuration of somebody's model may fail in any way.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"{plan.name}: {plan.config!r} makes no model: {reason}; correct the field") from error
 
 
 def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: Folder, report: Report) -> None:
@@ -177,6 +202,7 @@ def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: F
             ],
         }
         _write_json(home / HISTORY, history)
+        shutil.rmtree(home / "training", ignore_errors=True)  # the checkpoint has done its service
         report(plan.name, "training", plan.recipe.epochs, plan.recipe.epochs)
     if not (home / ARTEFACT).is_file():
         _export_row(wanted, plan, folder)
@@ -387,6 +413,7 @@ def _record(
     attacks: Mapping[str, Attack],
     folder: Folder,
     dataset: Dataset,
+    learned: Dataset,
     checks: tuple[records.CheckPart, ...],
 ) -> records.Record:
     """What the finished steps left, as one row of the board."""
@@ -404,7 +431,6 @@ def _record(
     parts = _attack_parts(attacks, evidence)
     lasting, measured = records.place_costs(_cells(home))
     history = _read_json(home / HISTORY)
-    learned = dataset if history["data"] == dataset.name else datasets.load(history["data"])
     overlapping = datasets.overlap((*learned.train, *learned.dev), examples)
     epochs = tuple(records.EpochPart(**epoch) for epoch in history["epochs"])
     suite, suite_digest = experiment.suite(attacks)
@@ -579,11 +605,12 @@ def attack(
     if not chosen:
         raise UsageError(f"{operand} holds a teacher and no row of its own yet; the command that began it goes on")
     attacks = experiment.attacks(wanted)
-    folder, dataset = _opened(wanted, output)
-    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+    _check_targets(wanted.targets)
+    learned = experiment.load_data(trained)
+    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         for plan in chosen:
             _copy_row(source.model(plan.name), folder.model(plan.name))
-        _finish_rows(wanted, chosen, attacks, folder, dataset, jobs, shown.report)
+        _finish_rows(wanted, chosen, attacks, folder, dataset, learned, jobs, shown.report)
         write_board(folder)
         return _finished(folder)
 
@@ -606,10 +633,9 @@ def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | No
             raise UsageError(f"{operand} is a callable: --{name.rstrip('s').replace('_', '-')} says nothing about it")
     wanted = Experiment(**{**changes, "models": (operand,), "schemes": (), "targets": ()})
     attacks = experiment.attacks(wanted)
-    folder, dataset = _opened(wanted, output)
-    victim = CallableVictim(_callable(operand), name=operand, classes=len(dataset.labels))
-    row = operand.replace(":", ".")
-    with folder.lock(), display(sys.stderr, quiet=quiet) as shown:
+    function, row = _callable(operand), operand.replace(":", ".")
+    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
+        victim = CallableVictim(function, name=operand, classes=len(dataset.labels))
         place = folder.evidence(row)
         named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
         if not (place / TIMES).is_file():
@@ -666,6 +692,7 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
     from grit.bench import measure as cost
 
     found: dict[str, list[records.CostPart]] = {}
+    _check_targets(targets)
     with display(sys.stderr, quiet=quiet) as shown:
         for each in saved(operand):
             dataset = experiment.load_data(experiment.from_config(each.folder.path))

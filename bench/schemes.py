@@ -4,6 +4,10 @@ A scheme is a property of training, not of a model: it names loss terms, and any
 scheme. ``proposed`` is our re-implementation of the idea of "Adversarially Robust and Explainable Model
 Compression with On-Device Personalization for Text Classification" (arXiv 2101.05624, abstract): task,
 distillation, explainable feature mapping and adversarial robustness, optimised together.
+
+The weights are ours: tried on the dev split of sst2 with the student and seed 0, taken for all models and sets, and
+frozen before any test split was attacked for a record. The rule was the mean of clean accuracy and accuracy under the
+gradient attack of :mod:`grit.bench.train`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from grit.bench import registry
+from grit.bench import lexicons, registry
 from grit.bench.types import Scheme, Term, UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +95,16 @@ def override(scheme: Scheme, changes: Mapping[str, str]) -> Scheme:
     if not kept:
         raise UsageError(f"scheme {scheme.name}[{suffix}] has no term left; give at least one a weight")
     return Scheme(f"{scheme.name}[{suffix}]" if changes else scheme.name, kept, teacher)
+
+
+def spelled_out(scheme: Scheme) -> Scheme:
+    """The scheme with the default lexicon written out by its name, so that a record says what was trained with."""
+    terms = []
+    for term in scheme.terms:
+        if getattr(_objective(term), "lexicon", None) == "default":
+            term = dataclasses.replace(term, options={**term.options, "lexicon": lexicons.load("default").name})
+        terms.append(term)
+    return dataclasses.replace(scheme, terms=tuple(terms))
 
 
 def objectives(scheme: Scheme) -> list[tuple[str, float, Objective]]:

@@ -31,9 +31,9 @@ from grit.bench.objectives._step import Scene as Scene
 from grit.bench.objectives._step import Step as Step
 from grit.bench.objectives._words import Codebook, Split, Words
 from grit.bench.types import (
+    CouldNotMeasure,
     Dataset,
     Example,
-    GritError,
     MalformedInput,
     Model,
     Recipe,
@@ -106,6 +106,14 @@ class Rising(Protocol):
     def full(self) -> float: ...
 
 
+@runtime_checkable
+class Writing(Protocol):
+    """An objective that writes synonyms over words: the attack that judges an epoch writes from the same lexicon."""
+
+    @property
+    def lexicon(self) -> str: ...
+
+
 def train(
     model_class: type[Model],
     config: Any,
@@ -129,7 +137,7 @@ def train(
     number of ``threads``.
 
     Raises UsageError (a term needs a teacher; the folder holds another training), MalformedInput (an empty
-    split, a label outside the classes), StorageError, and GritError when the loss is no longer a number.
+    split, a label outside the classes), StorageError, and CouldNotMeasure when the loss is no longer a number.
     """
     _check(dataset)
     terms = schemes.objectives(scheme)
@@ -185,6 +193,7 @@ class _Run:
         train_split = Split(student, words, dataset.train)
         self.dev = Split(student, words, dataset.dev)
         self.attacked = Split(student, words, _drawn(dataset.dev, ATTACKED, seed)) if self.robust else None
+        self.lexicon = next((o.lexicon for _, _, o in terms if isinstance(o, Writing)), "default")
         lessons = Lessons(teacher, dataset.train, words, cache) if teacher is not None else None
         self.scene = Scene(student, words, codebook, train_split, len(dataset.labels), seed, lessons)
         helpers = {objective: objective.helper(self.scene) for _, _, objective in terms}
@@ -241,7 +250,7 @@ class _Run:
         found = {name: float(loss.detach()) for name, loss in losses.items()}
         if not torch.isfinite(total):
             shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
-            raise GritError(
+            raise CouldNotMeasure(
                 f"the loss of {type(self.student).__name__} is {float(total.detach()):g} in epoch {step.epoch + 1} "
                 f"({shown}); lower learning_rate ({rate:g}) or the weight of the term that grew"
             )
@@ -259,7 +268,7 @@ class _Run:
         clean = float((_logits(self.student, self.dev, self.scene.codebook).argmax(1) == self.dev.labels).mean())
         attacked, score = None, clean
         if self.attacked is not None:
-            flips = self.scene.flips("default")
+            flips = self.scene.flips(self.lexicon)
             attacked = attacked_accuracy(self.student, self.attacked, self.scene.codebook, flips)
             score = (clean + attacked) / 2
         progress = (number + 1) / self.recipe.epochs

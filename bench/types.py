@@ -238,7 +238,15 @@ class Recipe:
     decay: float = 0.1
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    patience: int = 5  # epochs without a better dev score before stopping
+    patience: int = 5  # epochs without a better dev score before stopping; 0: never
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("decay_every", 0), ("patience", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"recipe: {name}={getattr(self, name)}: expected {least} or more")
+        for name in ("learning_rate", "decay", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:  # NaN too
+                raise UsageError(f"recipe: {name}={getattr(self, name)}: expected 0 or more")
 
 
 class Reading(NamedTuple):

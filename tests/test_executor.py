@@ -17,6 +17,7 @@ import pytest
 
 from grit.bench.executor import run_all
 from grit.bench.progress import silent
+from grit.bench.types import CouldNotMeasure
 
 JOBS = """
 import time
@@ -28,6 +29,10 @@ def square(number, report):
 
 def fail(report):
     raise ValueError("on purpose")
+
+def die(report):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -104,3 +109,8 @@ def _alive(process: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_a_killed_worker_is_told_in_one_line(jobs: ModuleType) -> None:
+    with pytest.raises(CouldNotMeasure, match=r"a worker process was killed.*--jobs 1 goes on"):
+        run_all([jobs.die, jobs.die], 2, silent)

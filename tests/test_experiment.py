@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grit.bench import datasets, experiment
+from grit.bench import datasets, experiment, lexicons, registry
 from grit.bench.experiment import Experiment, Folder
 from grit.bench.types import MalformedInput, UsageError
 
@@ -113,6 +113,90 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path, corpus: datas
     Folder(tmp_path / "run").open(Experiment(), corpus)
     with pytest.raises(UsageError, match="holds another experiment"):
         Folder(tmp_path / "run").open(Experiment(seed=1), corpus)
+
+
+def test_what_a_name_stands_for_is_part_of_the_digest(
+    monkeypatch: pytest.MonkeyPatch, corpus: datasets.Dataset
+) -> None:
+    """A changed file, lexicon, engine or version makes another experiment of the same words."""
+    base = Experiment(models=("student",), attacks=("pwws",))
+    found = {experiment.digest(base, corpus)}
+    with monkeypatch.context() as changed:
+        changed.setattr(experiment, "__version__", "9")
+        found.add(experiment.digest(base, corpus))
+    with monkeypatch.context() as changed:
+        changed.setattr(experiment.suites, "BEHAVIOUR", 99)
+        found.add(experiment.digest(base, corpus))
+    for kind, name in (("models", "student"), ("models", "teacher"), ("attacks", "pwws"), ("objectives", "gradmask")):
+        with monkeypatch.context() as changed:
+            true = registry.code_digest
+            changed.setattr(
+                registry,
+                "code_digest",
+                lambda k, n, kind=kind, name=name, true=true: "other" if (k, n) == (kind, name) else true(k, n),
+            )
+            found.add(experiment.digest(base, corpus))
+    with monkeypatch.context() as changed:
+        changed.setenv("GRIT_DATA", "")
+        changed.delenv("NLTK_DATA", raising=False)
+        changed.setenv("XDG_DATA_HOME", "/nonexistent")
+        without = experiment.digest(base, corpus)
+    assert len(found) == 7
+    assert without in found or lexicons.load("default").name != "thesaurus"
+    other = dataclasses.replace(base, attacks=("pwws+thesaurus",))
+    assert experiment.digest(other, corpus) not in found, "asked for by name, it stays where a default moves"
+
+
+def test_a_callable_is_known_by_its_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, corpus: datasets.Dataset
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "my_model_of_this_test.py"
+    wanted = Experiment(models=("my_model_of_this_test:f",), schemes=(), targets=())
+    found = set()
+    for body in ("return 1", "return 2"):
+        file.write_text(f"def f(texts):\n    {body}\n")
+        found.add(experiment.digest(wanted, corpus))
+    assert len(found) == 2
+
+
+def test_the_lexicon_of_the_training_is_written_out() -> None:
+    (plan,) = experiment.rows(Experiment(models=("student",), schemes=("proposed",)))
+    (written,) = [term.options["lexicon"] for term in plan.scheme.terms if term.objective == "gradmask"]
+    assert written == lexicons.load("default").name != "default"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((("epochs", "0"),), "recipe: epochs=0: expected 1 or more"),
+        ((("batch_size", "-1"),), "recipe: batch_size=-1: expected 1 or more"),
+        ((("learning_rate", "-1"),), "learning_rate=-1.0: expected 0 or more"),
+        ((("prado.epochs", "3"),), "unknown setting 'prado.epochs'"),
+        ((("gradmask.top", "9"),), "unknown setting 'gradmask.top'"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(settings: tuple[tuple[str, str], ...], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        experiment.rows(Experiment(models=("student",), schemes=("natural",), settings=settings))
+    assert message in str(error.value)
+
+
+def test_a_setting_of_the_teacher_is_its_own() -> None:
+    wanted = Experiment(models=("student",), schemes=("proposed",), settings=(("teacher.epohcs", "1"),))
+    with pytest.raises(UsageError, match=r"unknown setting 'teacher\.epohcs'"):
+        experiment.teacher_plan(wanted, experiment.rows(wanted))
+    plain = Experiment(models=("student",), schemes=("natural",), settings=(("teacher.epochs", "1"),))
+    with pytest.raises(UsageError, match="unknown setting"):
+        experiment.rows(plain)
+
+
+def test_what_a_killed_write_left_is_no_content(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    (tmp_path / ".config.json.77.part").write_bytes(b"{")
+    folder = Folder(tmp_path)
+    folder.open(Experiment(), corpus)
+    with folder.lock():
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "lock"]
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, corpus: datasets.Dataset) -> None:

@@ -7,6 +7,8 @@ torch's tracer, its folder's files side by side in one container.
 from __future__ import annotations
 
 import hashlib
+import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,16 +61,31 @@ def load(path: Path, model: Model | None = None, *, threads: int = 1) -> Artefac
 def quickest(artefact: Artefact) -> Artefact:
     """The artefact compiled for this machine where it is a fixed-point program and a compiler is here; else itself.
 
-    The same bits either way, so nothing that is asked of it can tell.
+    The same bits either way, so nothing that is asked of it can tell. That is tried before it is believed: a compiler
+    that makes other bits of it is named on the error stream, and not used.
     """
     from grit.bench.export.c.compiled import CompiledArtefact
 
     if not isinstance(artefact, FixedArtefact):
         return artefact
     try:
-        return CompiledArtefact(artefact)
+        compiled = CompiledArtefact(artefact)
     except CouldNotMeasure:  # no compiler, or one that cannot do it
         return artefact
+    tried = _trial_texts(artefact)
+    if not np.array_equal(words.answer(compiled, tried), words.answer(artefact, tried)):
+        sys.stderr.write("grit: the C compiler makes another program of the artefact, so it is not used; report this\n")
+        return artefact
+    compiled.forget()
+    artefact.forget()
+    return compiled
+
+
+def _trial_texts(artefact: FixedArtefact) -> list[str]:
+    """Texts of all lengths, of the artefact's own words and of others."""
+    rng = random.Random(artefact.digest)
+    known = [*artefact.program.vocabulary[1:], *"abcdefgh", "don't", "\u00e9t\u00e9", "?"]
+    return [" ".join(rng.choice(known) for _ in range(length)) for length in (*range(24), 64, artefact.max_tokens + 5)]
 
 
 def export(
