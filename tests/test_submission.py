@@ -269,6 +269,56 @@ def test_a_row_is_corrected_withdrawn_and_never_rewritten() -> None:
     assert list(submission.standing(claims).values()) == ["superseded", "current"]
 
 
+def grit(*words: str) -> int:
+    """The exit code of a command, in this process."""
+    from grit.bench.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+def test_a_whole_life_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Packed, corrected, migrated to other attacks, withdrawn: four bundles side by side, and one chain."""
+    board = tmp_path / "board"
+    folder = str(attacked(tmp_path / "run", "deepwordbug"))
+    assert grit("pack", folder, "-o", str(board), "--runs", "3", "--licence", "MIT") == 0
+    (first,) = board.iterdir()
+    assert submission.read_bundle(first).submission.seeds.runs == 3
+    assert grit("pack", str(first), "-o", str(board)) == 2
+    assert "--reason" in capsys.readouterr().err
+    assert grit("pack", str(first), "--status", "corrected", "--reason", "a better card", "-o", str(board)) == 0
+    corrected = board / f"{first.name}-corrected"
+    (again,) = (attacked(tmp_path / "again", "deepwordbug,pwws+thesaurus") / "model").iterdir()
+    words = ("--supersedes", str(corrected), "--status", "migrated", "--reason", "one attack more", "-o", str(board))
+    assert grit("pack", str(again), *words) == 0
+    migrated = board / f"{first.name}-migrated"
+    assert [len(row.record.attacks) for row in submission.rows(board)] == [2]
+    assert grit("pack", str(migrated), "--status", "withdrawn", "--reason", "trained on test", "-o", str(board)) == 0
+    assert submission.rows(board) == []
+    for place in sorted(board.iterdir()):
+        assert grit("lint", str(place)) == 0
+    said = capsys.readouterr().out
+    assert "migrated, in the place of bundle" in said
+    assert "withdrawn, in the place of bundle" in said
+    assert grit("pack", str(migrated), "--status", "withdrawn", "--reason", "why", "-o", str(board)) == 2
+    assert "holds something else" in capsys.readouterr().err
+
+
+def attacked(place: Path, attacks: str) -> Path:
+    from unittest import mock
+
+    from grit.bench import run
+    from grit.bench.experiment import Experiment
+
+    wanted = Experiment(
+        models=("tfidf",), schemes=("natural",), attacks=tuple(attacks.split(",")), targets=(), n=4, n_train=60,
+        settings=(("epochs", "1"),),
+    )  # fmt: skip
+    with mock.patch("grit.bench.adequacy.checks", lambda *_: ()):
+        return run.run(wanted, place, jobs=1, quiet=True).folder
+
+
 @pytest.mark.parametrize("fields", [{"supersedes": "0" * 64}, {"status": "withdrawn", "reason": "x"}])
 def test_a_life_must_make_sense(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="names a bundle"):
