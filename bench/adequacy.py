@@ -268,7 +268,7 @@ def transfer(victim: Respondent, examples: Sequence[Example], evidence: Evidence
     fallen = {
         example.id
         for at, (example, _) in enumerate(asked)
-        if at not in failed and int(logits[at].argmax()) != example.label
+        if at in failed or int(logits[at].argmax()) != example.label  # a text on which it fails is none it withstands
     }
     withstood = sum(standing.values())
     return CheckPart(check="transfer", k=withstood - len(fallen), n=len(standing), lost=len(fallen))

@@ -392,7 +392,7 @@ FLAGS: Mapping[str, FlagPage] = {
         "texts of the evaluated split also stand in the training data",
         "some of the accuracy is memory",
         "drop these texts from training",
-        unranks=False,
+        unranks=True,
         demotes=False,
     ),
     "scale": FlagPage(

@@ -24,7 +24,10 @@ THRESHOLD_EVERY = 15  # batches between two choices of the support (the authors'
 
 
 class FastGRNN(nn.Module):
-    """Embedding - FastGRNN cell - linear layer on the last state."""
+    """Embedding - FastGRNN cell - linear layer on the last state.
+
+    What ships holds W and U whole: rank and density make a model that can be smaller, not yet smaller bytes.
+    """
 
     @dataclass(frozen=True)
     class Config:

@@ -4,7 +4,7 @@ On-Device", EMNLP 2019), at the configuration of the authors' released code.
 There is no embedding table: a token is hashed to a ternary vector, and all that is learned is how to look at it.
 Two things differ from that code on purpose. Its normalisation of padded batches takes the mean square for the
 variance; here the variance is centred. And its statistics move by 0.1 % a step, over 100,000 steps; here by 1 %,
-and faster in the first hundred.
+and faster in the first hundred. It is trained in floats and quantised after, not with quantisation simulated.
 Its training noise on words, the distorter, is an objective of its own that any model can be trained with.
 """
 

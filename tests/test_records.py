@@ -268,7 +268,7 @@ def test_every_flag_is_explained() -> None:
 
 
 def test_only_some_flags_keep_from_a_rank() -> None:
-    record = record_of(flags=(records.FlagPart(name="overlap", reason="r"), records.FlagPart(name="small", reason="s")))
+    record = record_of(flags=(records.FlagPart(name="weak", reason="r"), records.FlagPart(name="small", reason="s")))
     assert [flag.name for flag in record.unranked] == ["small"]
 
 

@@ -126,7 +126,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_records(tmp_path: Pat
     run.run(wanted, tmp_path / "whole", jobs=1, quiet=True)
     words = [
         *("run", "--model", "student", "--scheme", "natural", "--attack", "pwws+thesaurus,deepwordbug", "--n", "12"),
-        *("--n-train", "120", "--set", "epochs=6", "-o", str(tmp_path / "killed"), "-q", "--jobs", "1"),
+        *("--n-train", "120", "--set", "epochs=6", "-o", str(tmp_path / "killed"), "-q", "--jobs", "2"),
     ]
     moments, kills, shortest = random.Random(7), 0, 1.0
     while True:
