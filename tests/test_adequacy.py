@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
-from grit.bench import adequacy, records, registry
+from grit.bench import adequacy, leaderboard, records, registry
 from grit.bench.adequacy import Scaled, Trial
 from grit.bench.evaluate import attack_all, margins
 from grit.bench.records import CheckPart, Clean, Evidence
@@ -19,6 +22,10 @@ from grit.bench.sentence import Text, composed
 from grit.bench.text import tokenize
 from grit.bench.types import Edit, Example, Gain, Outcome, Question, Score, Script, Threat
 from grit.bench.victim import CallableVictim, Victim
+
+sys.path.append(str(Path(__file__).parent))
+
+from made_rows import row_of
 
 # --- a naturally trained model, as far as an attack can tell: words speak for classes ---------------------
 
@@ -378,6 +385,28 @@ def test_a_canary_that_sings_louder_than_nature_is_flagged(stronger: int, raised
 
 
 # --- what the counts mean ---------------------------------------------------------------------------------
+
+
+def test_the_board_shows_random_search_and_the_pool_beside_the_suite() -> None:
+    """The control in the widest space, and a pool with its date; rows without checks have no such columns."""
+    found = (
+        CheckPart(check="control", attack="pwws", against="random_search as pwws", k=30, n=50),
+        CheckPart(check="control", attack="hotflip", against="random_search as hotflip", k=21, n=50),
+        CheckPart(check="transfer", k=380, n=1000, lost=20),
+    )
+    row, plain = row_of(), row_of("prado")
+    row = row._replace(record=msgspec.structs.replace(row.record, checks=found))
+    (section,) = leaderboard.board([row, plain])
+    cells = {line.model: leaderboard.cells(line) for line in section.lines}
+    assert (cells["student"]["random_k"], cells["student"]["random_n"], cells["student"]["pool_k"]) == (21, 50, 380)
+    assert "random_k" not in cells["prado"]
+    columns = leaderboard.columns(section)
+    shown = {line.model: (columns["random"].cell(line), columns["pool"].cell(line)) for line in section.lines}
+    assert shown == {"student": ("42.0", "38.0"), "prado": ("-", "-")}
+    notes = " ".join(leaderboard.notes(section))
+    assert "Random: of 50 examples" in notes and "as of 2026-01-01; not ranked" in notes
+    (section,) = leaderboard.board([plain])
+    assert not {"random", "pool"} & set(leaderboard.columns(section))
 
 
 @pytest.mark.parametrize(
