@@ -384,14 +384,15 @@ def export(model: str, format_: str, precision: str, output: Path | None, as_jso
 def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json: bool, debug: bool) -> None:
     """The board of run folders and bundles (default: all under runs/); -o writes it as a self-contained page."""
     from grit.bench import leaderboard, records, submission
-    from grit.bench.site import write_page
+    from grit.bench.site import verdicts, write_page
 
     chosen = list(folders) or [Path("runs")]
     if not folders and not chosen[0].is_dir():
         raise CouldNotMeasure("no folder runs/ here: name run folders, or 'grit run' first")
     bundled = [row for folder in chosen if folder.is_dir() for row in submission.rows(folder)]
     runs = [folder for folder in chosen if not bundled or next(folder.rglob(records.RECORDS), None) is not None]
-    sections = leaderboard.board([*(leaderboard.load(runs) if runs else ()), *bundled])
+    rows = [*(leaderboard.load(runs) if runs else ()), *bundled]
+    sections = leaderboard.board(rows, verified=verdicts.below(chosen) if bundled else None)
     if output is not None:
         click.echo(str(write_page(sections, output)))
     elif as_json:

@@ -1,97 +1,37 @@
-"""The page: the same bytes for the same rows, no request to anywhere, and usable by mouse, keyboard and phone."""
+"""The page as bytes: the same for the same rows, without a request to anywhere, and whole without its program."""
 
 from __future__ import annotations
 
 import base64
-import csv
+import gzip
 import hashlib
-import io
 import json
 import re
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import pytest
 
-from grit.bench import leaderboard, records, site
-from grit.bench.leaderboard import Section
+from grit.bench import leaderboard, records, site, submission, verify
+from grit.bench.leaderboard import Section, Verified
 from grit.bench.records import Row
-from grit.bench.types import Edit, Outcome, StorageError
+from grit.bench.site import data, verdicts
+from grit.bench.types import StorageError
 
+sys.path.append(str(Path(__file__).parent))
 
-def sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Poke:
-    beam: int = 3
-
-
-def row_of(
-    model: str, scheme: str = "natural", robust: float = 0.4, size: int = 100_000, dataset: str = "made", n: int = 1000
-) -> Row:
-    """A row over two labels, 90 % clean, of whose examples the first stand."""
-    ids = [sha(f"{dataset}{at}")[:16] for at in range(n)]
-    lines, outcomes = [], []
-    for at, id_ in enumerate(ids):
-        label, right = at % 2, at < 0.9 * n
-        lines.append(records.Clean(id=id_, label=label, predicted=label if right else 1 - label, margin=None))
-        if not right:
-            outcomes.append(Outcome(id_, "skipped", words=8))
-        elif at < robust * n:
-            outcomes.append(Outcome(id_, "survived", predicted=label, queries=9, words=8))
-        else:
-            outcomes.append(Outcome(id_, "broken", (Edit("replace", 1, "w"),), 1 - label, 0.5, 5, words=8))
-    evidence = records.Evidence(tuple(lines), {"pwws.strong+thesaurus": tuple(outcomes)})
-    data = records.DataPart(
-        name=dataset,
-        revision=sha(dataset),
-        split="test",
-        n=n,
-        selection="hash rank",
-        labels=("later", "now"),
-        label_counts=(n - n // 2, n // 2),
-    )
-    clean = records.clean_part(lines, 2)
-    attacks = tuple(records.attack_part(name, Poke(), found) for name, found in evidence.attacks.items())
-    clock = records.CostPart(target="local", engine="fixed", kind="measured", values={"p50_us": 17.5})
-    record = records.Record(
-        model=records.ModelPart(name=model, config={}, repr="", parameters=98_000),
-        scheme=records.SchemePart(name=scheme, terms=()),
-        training=None,
-        data=data,
-        artefact=records.ArtefactPart(
-            format="fixed",
-            precision="int8",
-            digest=sha(model + scheme),
-            sizes_bytes={"weights": size},
-            total_bytes=size,
-        ),
-        clean=clean,
-        attacks=attacks,
-        worst=records.worst_case(evidence),
-        flags=records.flags(data, clean, attacks, embedded=False),
-        run=records.RunPart(created="2026-01-01T00:00:00Z", seconds={}, cost=(clock,)),
-    )
-    return Row(record, evidence)
-
+import made_boards
+from made_rows import PWWS, row_of, sha
 
 ROWS = [
-    row_of("student", "natural", 0.2, 101_000),
-    row_of("student", "proposed", 0.5, 101_000),
-    row_of("fastgrnn", "natural", 0.1, 180_000),
-    row_of("prado", "proposed", 0.45, 118_000),
-    row_of("bag", "natural", 0.3, 1_900_000),
-    row_of("tiny", "natural", 0.3, 9_000, dataset="other", n=200),
+    row_of("student", "natural", robust=0.2, size=101_000),
+    row_of("student", "proposed", robust=0.5, size=101_000),
+    row_of("fastgrnn", "natural", robust=0.1, size=180_000),
+    row_of("tiny", "natural", robust=0.3, size=9_000, dataset="other", n=200),
 ]
 
 
@@ -105,6 +45,16 @@ def page(sections: tuple[Section, ...]) -> str:
     return site.render(sections).decode()
 
 
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Section, ...]:
+    """Rows with all that a row can have, over few examples."""
+    return made_boards.board(tmp_path_factory.mktemp("made"), n=60)
+
+
+def unzipped(text: str) -> Any:
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
 class Reader(HTMLParser):
     """Elements with their attributes and text."""
 
@@ -115,6 +65,9 @@ class Reader(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        ended = {"td": {"td", "th"}, "th": {"td", "th"}, "tr": {"td", "th", "tr"}}.get(tag, set())  # by this one
+        while self._open and self.elements[self._open[-1]][0] in ended:
+            self._open.pop()
         self.elements.append((tag, dict(attrs), []))
         if tag not in ("meta", "link", "img", "br"):
             self._open.append(len(self.elements) - 1)
@@ -181,8 +134,8 @@ def test_the_content_policy_allows_the_programs_of_the_page_alone(page: str) -> 
 def test_vendored_files_are_those_that_are_named(root: Path) -> None:
     folder = root / "bench" / "site"
     named = dict(re.findall(r"^(\S+\.js) .*\n\s+sha256 ([0-9a-f]{64})$", (folder / "vendored.txt").read_text(), re.M))
-    vendored = {file.name for file in folder.glob("*.js")} - {"page.js"}
-    assert set(named) == vendored == {"d3.min.js", "plot.umd.min.js"}
+    scripts = {file.name for file in folder.glob("*.js")}
+    assert set(named) == {"d3.min.js", "plot.umd.min.js"} and scripts - set(named) == set(site.PROGRAM)
     for name, digest in named.items():
         content = (folder / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
@@ -196,10 +149,11 @@ def test_the_notices_of_third_parties_are_on_the_page(page: str) -> None:
 
 
 def test_the_data_of_the_page_are_the_board(sections: tuple[Section, ...], page: str) -> None:
-    (found,) = [json.loads(text) for attributes, text in Reader(page).all("script") if attributes.get("id") == "data"]
+    (found,) = [unzipped(text) for attributes, text in Reader(page).all("script") if attributes.get("id") == "data"]
     for section in found["sections"]:
         keys = section.pop("keys")
         section["rows"] = [dict(zip(keys, row, strict=True)) for row in section["rows"]]
+        assert len(section.pop("more")["rows"]) == len(section["rows"])
     assert found == json.loads(leaderboard.as_json_text(sections))
 
 
@@ -207,8 +161,8 @@ def test_the_table_stands_without_the_program(sections: tuple[Section, ...], pag
     reader = Reader(page)
     cells = [" ".join(text.split()) for _, text in reader.all("tr")]
     assert len(cells) == len(ROWS) + len(sections)  # rows and headings
-    assert "1 student proposed 50.0 [46.9, 53.1]" in cells[1] and "500/1000" in cells[1]
-    assert "17.5 µs" in cells[1] and "101" in cells[1]
+    assert re.match(r"1 ?student ?proposed ?49.9 \[46.8, 53.0\] ?499/1000", cells[1])
+    assert "20 µs" in cells[1] and "101" in cells[1] and "100 of made, licence unknown, no overlap found" in cells[1]
     assert "unranked" in cells[-1] and "small" in cells[-1]
     assert "Majority floor: 50.0 % (500/1000), always answering 'later'." in page.replace("&#39;", "'")
 
@@ -239,23 +193,12 @@ def test_names_are_text() -> None:
     reader = Reader(page)
     assert len([1 for attributes, _ in reader.all("script") if "type" not in attributes]) == 3 and not reader.all("img")
     assert hostile in [text.strip() for a, text in reader.all("th") if a.get("scope") == "row"]
-    (data,) = [json.loads(text) for attributes, text in reader.all("script") if attributes.get("id") == "data"]
-    assert hostile in data["sections"][0]["rows"][0]
+    (found,) = [unzipped(text) for attributes, text in reader.all("script") if attributes.get("id") == "data"]
+    assert hostile in found["sections"][0]["rows"][0]
 
 
 def test_an_empty_board_is_a_page() -> None:
     assert b"<h1>gritbench board</h1>" in site.render(())
-
-
-def test_fifteen_hundred_rows_stay_below_five_megabytes() -> None:
-    rows = []
-    for dataset in ("a", "b", "c"):
-        base = row_of("m", dataset=dataset, n=20).record
-        rows += [
-            Row(msgspec.structs.replace(base, model=msgspec.structs.replace(base.model, name=f"model-{at}")), None)
-            for at in range(500)
-        ]
-    assert len(site.render(leaderboard.board(rows))) < 5_000_000
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, sections: tuple[Section, ...]) -> None:
@@ -273,214 +216,212 @@ def test_nothing_heavy_until_it_renders() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- in a browser --------------------------------------------------------------------------------------------------
+# --- columns and badges ----------------------------------------------------------------------------------------
 
 
-ENTER, TAB = "\ue007", "\ue004"  # as WebDriver writes these keys
-NAMES = ["bag", "fastgrnn", "prado", "student"]
+def headings(page: str) -> list[str]:
+    return [text for attributes, text in Reader(page).all("th") if "data-key" in attributes]
 
 
-class Browser:
-    """A headless Chromium over the WebDriver protocol (W3C), with what these tests need of it."""
-
-    def __init__(self, driver: str, chromium: str, downloads: Path) -> None:
-        self.downloads = downloads
-        self._process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        ready = (re.search(r"successfully on port (\d+)", line) for line in self._process.stdout)
-        self._url = f"http://127.0.0.1:{next(found[1] for found in ready if found)}/session"
-        self._session = ""
-        flags = "headless no-sandbox disable-gpu disable-background-networking no-first-run disable-dev-shm-usage"
-        options = {
-            "binary": chromium,
-            "args": [f"--{flag}" for flag in flags.split()],
-            "prefs": {"download.default_directory": str(downloads), "download.prompt_for_download": False},
-        }
-        logs = {"browser": "ALL", "performance": "ALL"}
-        wanted = {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": logs}}
-        try:
-            self._session = "/" + self._call("POST", "", {"capabilities": wanted})["sessionId"]
-        except BaseException:  # whatever went wrong, no driver is left running
-            self.close()
-            raise
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self._url + self._session + path, data, {"Content-Type": "application/json"}, method=method
-        )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> Self:
-        """Loads a page on a screen of this size, in this theme, with empty logs."""
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        theme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
-        for command, fields in (("setDeviceMetricsOverride", screen), ("setEmulatedMedia", theme)):
-            self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": fields})
-        for kind in ("browser", "performance"):
-            self.log(kind)
-        self._call("POST", "/url", {"url": path.as_uri()})
-        return self
-
-    def run(self, script: str, *arguments: Any) -> Any:
-        return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
-
-    def keys(self, *keys: str) -> None:
-        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
-        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
-
-    def point(self, x: float, y: float) -> None:
-        move = {"type": "pointerMove", "duration": 50, "x": round(x), "y": round(y), "origin": "viewport"}
-        self._call("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
-
-    def log(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("POST", "/se/log", {"type": kind})
-        return found
-
-    def requests(self) -> list[str]:
-        messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-
-    def close(self) -> None:
-        try:
-            if self._session:
-                self._call("DELETE", "")
-        finally:
-            self._process.terminate()
-            self._process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser(need_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = Browser(need_tool("chromedriver"), need_tool("chromium"), tmp_path_factory.mktemp("downloads"))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def board(sections: tuple[Section, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the board, as a file."""
-    return site.write_page(sections, tmp_path_factory.mktemp("site"))
-
-
-FIGURE = "document.querySelector('.plot svg[aria-label^=Worst]')"
-HEADING = "document.querySelector('table').tHead.rows[0].cells[arguments[0]]"
-COLUMN = """
-return Array.from(document.querySelector('table').tBodies[0].rows,
-                  row => row.cells[arguments[0]].innerText.split('\\n')[0].trim())
-"""
-BOXES = """
-return Array.from(document.querySelectorAll(arguments[0]), element => {
-  const box = element.getBoundingClientRect();
-  return {text: element.textContent, left: box.left, right: box.right, top: box.top, bottom: box.bottom};
-})
-"""
-COLOURS = """
-const style = getComputedStyle(document.body);
-return [style.color, style.backgroundColor].map(colour => colour.match(/\\d+/g).slice(0, 3).map(Number))
-"""
-
-
-@pytest.mark.browser
-def test_the_page_asks_nobody_and_complains_of_nothing(browser: Browser, board: Path) -> None:
-    page = browser.open(board)
-    assert page.run("return document.querySelectorAll('.plot circle').length") == len(ROWS)
-    assert {url.split(":")[0] for url in page.requests()} <= {"file", "data"}
-    assert [entry["message"] for entry in page.log("browser")] == []
-
-
-@pytest.mark.browser
-def test_headings_sort_by_mouse_and_by_keyboard(browser: Browser, board: Path) -> None:
-    page = browser.open(board)
-    assert page.run(COLUMN, 1) == ["student", "prado", "bag", "student", "fastgrnn"]
-    page.run(f"{HEADING}.querySelector('button').click()", 1)
-    assert page.run(COLUMN, 1) == ["bag", "fastgrnn", "prado", "student", "student"]
-    assert page.run(f"return {HEADING}.getAttribute('aria-sort')", 1) == "ascending"
-    assert page.run("return document.getElementById('status').textContent").startswith("Sorted by Model")
-    page.run(f"{HEADING}.querySelector('button').focus()", 3)
-    page.keys(ENTER)  # numbers: the largest first
-    worst = [float(text.split()[0]) for text in page.run(COLUMN, 3)]
-    assert worst == sorted(worst, reverse=True)
-    page.keys(" ")
-    assert [float(text.split()[0]) for text in page.run(COLUMN, 3)] == worst[::-1]
-    assert page.run("return document.querySelector('table').querySelectorAll('[aria-sort]').length") == 1
-
-
-@pytest.mark.browser
-def test_the_keyboard_reaches_everything_in_order(browser: Browser, board: Path) -> None:
-    page = browser.open(board)
-    seen = []
-    for _ in range(12):
-        page.keys(TAB)
-        seen.append(page.run("return document.activeElement.innerText.trim().split('\\n')[0]"))
-    assert seen[:4] == ["made (test, n = 1000)", "other (test, n = 200)", "Download CSV", "Download JSON"]
-    assert [text.split()[0] for text in seen[5:]] == ["Rank", "Model,", "Scheme", "Worst", "Clean", "pwws", "ECE"]
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844), (320, 600)])
-def test_the_page_fits_any_screen_in_both_themes(
-    browser: Browser, board: Path, width: int, height: int, dark: bool
-) -> None:
-    page = browser.open(board, width, height, dark)
-    assert page.run("return document.documentElement.scrollWidth") <= width
-    (figure, *_) = page.run(BOXES, ".plot svg[aria-label^=Worst]")
-    assert figure["left"] >= 0 and figure["right"] <= width + 1
-    ink, paper = page.run(COLOURS)
-    assert (sum(paper) < 150) == dark and abs(sum(ink) - sum(paper)) > 450
-    names = [box for box in page.run(BOXES, "[data-section='0'] svg text") if box["text"] in NAMES]
-    assert sorted(box["text"] for box in names) == sorted(NAMES)
-    for at, box in enumerate(names):
-        for other in names[:at]:  # no name hides another
-            aside = box["right"] <= other["left"] or other["right"] <= box["left"]
-            assert aside or box["bottom"] <= other["top"] + 3 or other["bottom"] <= box["top"] + 3
-
-
-@pytest.mark.browser
-def test_the_figure_follows_the_width_of_the_window(browser: Browser, board: Path) -> None:
-    page = browser.open(board)
-    width = f"return {FIGURE}.getBoundingClientRect().width"
-    before = page.run(width)
-    page.run("document.body.style.width = '600px'")
-    until(lambda: page.run(width) < 600)
-    assert page.run(width) < 600 < before
-
-
-@pytest.mark.browser
-def test_pointing_at_a_point_names_the_row(browser: Browser, board: Path) -> None:
-    page = browser.open(board)
-    box = page.run(BOXES, ".plot circle")[0]
-    for aside in (3, 0):
-        page.point((box["left"] + box["right"]) / 2 - aside, (box["top"] + box["bottom"]) / 2)
-    tip = page.run(f"return {FIGURE}.querySelector('[aria-label=tip]').textContent")
-    assert "worst case" in tip and "clean 90.0 %" in tip and "local p50 17.5 µs" in tip
-
-
-@pytest.mark.browser
-def test_downloads_are_the_board(browser: Browser, board: Path, sections: tuple[Section, ...]) -> None:
-    page = browser.open(board)
-    for kind in ("csv", "json"):
-        page.run(f"document.querySelector('[data-download={kind}]').focus()")
-        page.keys(ENTER)
-        until((browser.downloads / f"board.{kind}").is_file)
-    found = json.loads((browser.downloads / "board.json").read_text(encoding="utf-8"))
-    assert found == json.loads(leaderboard.as_json_text(sections))
-    theirs = (browser.downloads / "board.csv").read_text(encoding="utf-8")
-    assert values(theirs) == values(leaderboard.comma_separated(sections))
-
-
-def values(text: str) -> list[dict[str, Any]]:
-    """Rows of a CSV file, its numbers as numbers: programs write 20 and 20.0, true and True."""
-    number = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
-    return [
-        {key: float(value) if number.fullmatch(value) else value.lower() for key, value in row.items()}
-        for row in csv.DictReader(io.StringIO(text))
+def test_columns_stand_where_a_row_states_them(page: str, furnished: tuple[Section, ...]) -> None:
+    few = headings(page)
+    assert few.count("kB") == few.count("Local p50") == 2 and not {"RAM kB", "M4 instr.", "Floor %", "Verified"} & {
+        *few
+    }
+    made = headings(site.render(furnished[:1]).decode())
+    assert made == [
+        *("Rank", "Model, flags", "Scheme", "Seed", "Worst case %", "Floor %", "Clean %", "deepwordbug %", "pwws %"),
+        *("ECE %", "kB", "RAM kB", "A53 instr.", "A76 instr.", "M4 instr.", "Local p50", "Verified", "Trained on"),
     ]
 
 
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.05)
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999, "999"), (9_996, "10 k"), (1_234_567, "1.23 M"), (4e9, "4 G"), (999_600, "1 M")]
+)
+def test_counts_have_three_digits(value: int, text: str) -> None:
+    assert site.count(value) == text
+
+
+def test_badges_say_level_and_date(furnished: tuple[Section, ...]) -> None:
+    lines = {text for attributes, text in Reader(site.render(furnished).decode()).all("tr") if "proposed" in text}
+    assert any("current spot 2026-02-01" in text and "48.5" in text for text in lines)
+    everything = site.render(furnished).decode()
+    assert "replay 2026-02-03 lowered to 150/60" in everything and "stale</span> <small>full 2025-12-24" in everything
+
+
+def test_a_refuted_row_has_no_rank_and_stands_below() -> None:
+    digest = records.row_digest(ROWS[1].record)
+    verdict = Verified("refuted", "spot", "2026-02-04", None, None)
+    (section, _) = leaderboard.board(ROWS, verified={digest: verdict})
+    last = section.lines[-1]
+    assert (last.record.scheme.name, last.rank, last.fronts) == ("proposed", None, {})
+    assert last.unranked == ("its claim was refuted on 2026-02-04",)
+    assert [line.rank.group for line in section.lines[:-1] if line.rank] == [1, 2]
+
+
+def report(record: records.Record, bundle: str, **changes: Any) -> verify.Report:
+    """A verdict that holds today, unless changed."""
+    from grit import __version__
+
+    key = {
+        "bundle_sha256": bundle,
+        "level": "spot",
+        "suite_sha256": record.suite_sha256,
+        "data_revision": record.data.revision,
+        "pool_sha256": None,
+        "spot": 100,
+        "nonce": "n",
+        "sandbox": "none",
+        "verifier": __version__,
+        "versions": {},
+    }
+    floor = {"claimed": record.worst.low, "n": record.worst.n, "drawn": 100, "bound": 0.0295, "verified": 0.4}
+    fields = {
+        "code": 0,
+        "says": "verified",
+        "findings": (),
+        "checks": (),
+        "floor": floor,
+        "created": "2026-02-01T10:00:00Z",
+    }
+    key |= {name: changes.pop(name) for name in list(changes) if name in key}
+    return msgspec.convert({"schema_version": 1, "seconds": 1.0, "key": key, **fields, **changes}, verify.Report)
+
+
+LOWER = {"low": 1, "high": 1, "n": 1000}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "floor", "lowered"),
+    [
+        ({}, "current", 0.4, None),
+        ({"lowered": LOWER}, "challenged", None, 1),
+        ({"code": 1}, "refuted", None, None),
+        ({"code": 4}, "unverified", None, None),
+        ({"verifier": "0.0.1"}, "stale", None, None),
+        ({"data_revision": sha("other")}, "stale", None, None),
+        ({"suite_sha256": sha("other")}, "stale", None, None),
+        ({"level": "lint", "suite_sha256": None, "data_revision": None, "floor": None}, "current", None, None),
+        ({"code": 1, "bundle_sha256": sha("another bundle")}, "stale", None, None),
+    ],
+)
+def test_what_a_verdict_says_today(
+    changes: dict[str, Any], state: str, floor: float | None, lowered: int | None
+) -> None:
+    record = ROWS[0].record
+    found = verdicts.badge(report(record, sha("bundle"), **changes), record, sha("bundle"))
+    assert found == Verified(state, changes.get("level", "spot"), "2026-02-01", floor, lowered)  # type: ignore[arg-type]
+
+
+def test_verdicts_are_read_beside_their_bundles(tmp_path: Path) -> None:
+    def bundle(name: str, row: Row) -> str:
+        record = msgspec.structs.replace(
+            row.record, artefact=msgspec.structs.replace(row.record.artefact, format="onnx")
+        )
+        seeds = submission.Seeds(attacks=0, training=0, reported=(0,))
+        said = submission.Submission(
+            record=record, seeds=seeds, determinism=submission.Determinism(exact=True), adaptive="none"
+        )
+        assert row.evidence
+        digest = submission.write(tmp_path / name, submission.files_of(said, {}, row.evidence))
+        if name != "unseen":
+            records.write(tmp_path / name / submission.VERDICT, verify.encode(report(record, digest)))
+        return records.row_digest(record)
+
+    digests = [bundle(name, row_of(name, n=20)) for name in ("one", "two", "unseen")]
+    found = verdicts.below([tmp_path])
+    assert set(found) == set(digests[:2]) and {badge.state for badge in found.values()} == {"current"}
+    (section,) = leaderboard.board(submission.rows(tmp_path), verified=found)
+    assert sorted(line.model for line in section.lines if line.verified) == ["one", "two"]
+
+
+# --- what the program is given ---------------------------------------------------------------------------------
+
+
+def bits(text: str, n: int) -> list[bool]:
+    raw = base64.b64decode(text)
+    return [bool(raw[at // 8] >> 7 - at % 8 & 1) for at in range(n)]
+
+
+def test_one_bit_says_whether_an_example_stands(furnished: tuple[Section, ...]) -> None:
+    section = furnished[0]
+    more = data.more(section)
+    n = section.data.n
+    assert more["ids"] == sorted(more["ids"]) and len(more["ids"]) == n
+    for line, row in zip(section.lines, more["rows"], strict=True):
+        clean, *attacks = (bits(text, n) for text in row["right"])
+        assert sum(clean) == line.record.clean.k
+        assert [sum(found) for found in attacks] == [attack.robust.low for attack in line.record.attacks]
+        assert line.evidence
+        standing = line.evidence.robust()
+        for at, id_ in enumerate(more["ids"]):
+            assert (clean[at] and all(found[at] for found in attacks)) == standing[id_]
+
+
+def test_confusions_add_up(furnished: tuple[Section, ...]) -> None:
+    for line in furnished[0].lines:
+        assert line.evidence
+        found = data.confusion(line.evidence)
+        assert sum(count for *_, count in found) == line.record.data.n
+        assert sum(count for label, said, count in found if label == said) == line.record.clean.k
+
+
+def test_scripts_name_no_text(furnished: tuple[Section, ...]) -> None:
+    line = furnished[0].lines[0]
+    found = data.scripts(line)
+    ids = data.more(furnished[0])["ids"]
+    assert found["row"] == data.key(line) and set(found["breaks"]) == {attack.name for attack in line.record.attacks}
+    assert line.evidence
+    theirs = {outcome.id: outcome for outcome in line.evidence.attacks[PWWS] if outcome.outcome == "broken"}
+    assert {ids[place] for place, *_ in found["breaks"][PWWS]} == set(theirs)
+    for place, answer, queries, script in found["breaks"][PWWS]:
+        outcome = theirs[ids[place]]
+        assert (answer, queries, script) == (outcome.predicted, outcome.queries, outcome.script)
+
+
+def test_scripts_without_room_lie_beside_the_page(tmp_path: Path, furnished: tuple[Section, ...]) -> None:
+    all_inside, none_inside = data.pack(furnished), data.pack(furnished, room=0)
+    assert not all_inside.beside and not none_inside.inside
+    assert set(all_inside.inside) == set(none_inside.beside) == {data.key(line) for s in furnished for line in s.lines}
+    for key, text in all_inside.inside.items():
+        assert base64.b64decode(text) == none_inside.beside[key]
+    one = len(next(iter(all_inside.inside.values())))
+    assert len(data.pack(furnished, room=one).inside) >= 1
+
+
+def test_files_beside_the_page_are_written(
+    tmp_path: Path, furnished: tuple[Section, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data.pack, "__defaults__", (0,))
+    path = site.write_page(furnished, tmp_path)
+    files = sorted((tmp_path / site.SCRIPTS).iterdir())
+    assert len(files) == sum(len(section.lines) for section in furnished)
+    first = json.loads(gzip.decompress(files[0].read_bytes()))
+    assert files[0].name == f"{first['row']}.json.gz"
+    assert 'id="scripts-' not in path.read_text(encoding="utf-8")
+
+
+def test_a_row_without_evidence_is_shown_without_it() -> None:
+    (section,) = leaderboard.board([row_of("claim", evidence=False, n=20)])
+    (row,) = data.more(section)["rows"]
+    assert row["right"] is None and row["confusion"] is None and data.more(section)["ids"] == []
+    assert b"claim" in site.render((section,))
+
+
+def test_fronts_are_of_each_cost(furnished: tuple[Section, ...]) -> None:
+    fronts = {
+        (line.model, line.seed): line.fronts for line in furnished[0].lines if line.record.scheme.name == "proposed"
+    }
+    assert fronts["prado", 0].keys() == {"total_bytes", "instructions_a53", "instructions_a76", "instructions_m4"}
+    assert fronts["prado", 0]["instructions_m4"]  # the cheapest of all
+    (tiny,) = furnished[1].lines
+    assert tiny.fronts == {"total_bytes": True}
+
+
+def test_cells_state_emulated_costs_and_where_it_was_trained(furnished: tuple[Section, ...]) -> None:
+    found = {line.model: leaderboard.cells(line) for line in furnished[0].lines}
+    prado, bag = found["prado"], found["bag"]
+    assert (prado["instructions_a53"], prado["instructions_m4"], prado["ram_bytes"]) == (810_000, 900_000, 4_900)
+    assert bag["instructions_m4"] is None and bag["ram_bytes"] is None
+    assert (prado["training_licence"], prado["training_n"], prado["overlap"]) == ("CC0-1.0", 100, "")
+    assert (prado["verified"], prado["verified_on"], prado["verified_floor"]) == ("stale", "2025-12-24", None)
