@@ -362,6 +362,20 @@ def _() -> tuple[Entry, ...]:
 
 
 golden("an oversize card", 6, "sizes")(lambda: sealed({**honest(), submission.CARD: b"a" * ((1 << 20) + 1)}))
+
+
+@golden("too much in all", 6, "sizes", "hashes", reason="the bundle has")
+def _() -> tuple[Entry, ...]:
+    large = ("model/model.safetensors", "model/artefact.safetensors", "model/vocabulary.txt")
+    return tuple(
+        entry._replace(size=submission.LARGEST_FILE_BYTES, data=b"") if entry.name in large else entry
+        for entry in of(honest()).entries
+    )
+
+
+golden("a name without end", 6, "layout", reason="characters")(
+    lambda: sealed({**honest(), f"evidence/{'a' * 120}.jsonl.gz": b""})
+)
 golden("too many files", 6, "sizes")(
     lambda: sealed({**honest(), **{f"evidence/a{k}.jsonl.gz": b"" for k in range(submission.MOST_FILES)}})
 )
@@ -507,6 +521,15 @@ golden("overlapping tensors", 6, "weights", reason="not safetensors")(
         ),
     )
 )
+golden("numbers of a strange type", 6, "weights", reason="F8_E4M3")(
+    _model(
+        _WEIGHTS,
+        lambda _: _safetensors({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}, bytes(4)),
+    )
+)
+golden("a vocabulary of bytes", 6, "weights", reason="UTF-8")(
+    _model("model/vocabulary.txt", lambda data: data + b"\xff\n")
+)
 golden("bytes behind the tensors", 6, "weights", reason="not safetensors")(
     _model(_WEIGHTS, lambda data: data + bytes(8))
 )
@@ -548,6 +571,12 @@ def _() -> Files:
     files, name = honest(), submission.EVIDENCE + records.evidence_name(PWWS)
     other = gzip.decompress(files[name]).split(b"\n")
     return sealed({**files, name: records.compress(b"\n".join(other[1:]))})
+
+
+@golden("other clean answers than the record names", 6, "evidence", reason="clean.jsonl.gz is not")
+def _() -> Files:
+    files, name = honest(), submission.EVIDENCE + records.CLEAN_EVIDENCE
+    return sealed({**files, name: records.compress(b"\n".join(gzip.decompress(files[name]).split(b"\n")[1:]))})
 
 
 @golden("evidence of an attack that is not claimed", 6, "evidence", reason="the record names")
@@ -656,6 +685,14 @@ def _() -> Files:
     return put_together(parts)
 
 
+@golden("more answers remembered than asked for", 1, "budget", reason="cache hits")
+def _() -> Files:
+    parts = apart(honest())
+    id = parts.survivors()[0]
+    parts.outcome(PWWS, id, cache_hits=parts.attacks[PWWS][id].queries + 1)
+    return put_together(parts)
+
+
 @golden("a flag taken down", 1, "raised", reason="small")
 def _() -> Files:
     parts = apart(honest())
@@ -713,6 +750,12 @@ def _() -> Files:
     return put_together(parts)
 
 
+golden("another split", 1, "selection", reason="test split")(
+    lambda: put_together(apart(_set("record", "data", "split", to="dev")()), recount=False)
+)
+golden("labels counted wrongly", 1, "selection", reason="label_counts")(
+    lambda: put_together(apart(_set("record", "data", "label_counts", to=[30, 0])()), recount=False)
+)
 golden("another rule of selection", 1, "selection", reason="rule")(
     lambda: put_together(apart(_set("record", "data", "selection", to="all")()), recount=False)
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from grit.bench import adequacy, datasets, registry, verify
+from grit.bench.verify import claims, lint, replay, spot
 
 sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
 
@@ -104,3 +108,49 @@ def test_some_cheats_are_caught_by_one_check_alone(check: str, tmp_path: Path, m
     """Without its check the cheat would pass whole: so each of these checks is needed, and works."""
     report = report_of(GOLDEN[ALONE[check]], tmp_path, monkeypatch, without=check)
     assert report.code == 0, [finding.reason for finding in report.findings]
+
+
+# --- every reason -------------------------------------------------------------------------------------
+
+
+def _places() -> dict[tuple[str, int], str]:
+    """(file, line) -> the statement, of all that the checks may say against a bundle."""
+    found = {}
+    for module in (lint, claims, replay, spot):
+        source = Path(module.__file__)
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            says = isinstance(node, ast.Yield) and isinstance(node.value, ast.JoinedStr | ast.Constant)
+            if says or isinstance(node, ast.Raise):
+                found[str(source), node.lineno] = ast.unparse(node)
+    return found
+
+
+# What only a plug-in, another release or another build of torch would bring about.
+_ELSEWHERE = ("these weights have no program", "is not installed here", "has other parameters in this release",
+              "attacks by gradient take another course")  # fmt: skip
+
+
+@pytest.mark.long
+def test_every_reason_is_given_against_some_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of a check that speaks against a bundle could be deleted, or never be reached, unnoticed."""
+    places = _places()
+    files = {file for file, _ in places}
+    reached: set[tuple[str, int]] = set()
+
+    def watch(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in files:
+            return None
+        reached.add((frame.f_code.co_filename, frame.f_lineno))
+        return watch
+
+    for number, case in enumerate(GOLDEN.values()):
+        (tmp_path / str(number)).mkdir()
+        with monkeypatch.context() as patch:
+            sys.settrace(watch)
+            try:
+                report_of(case, tmp_path / str(number), patch)
+            finally:
+                sys.settrace(None)
+    missing = [reason for place, reason in places.items() if place not in reached]
+    unproved = [reason for reason in missing if not any(words in reason for words in _ELSEWHERE)]
+    assert not unproved, "\n".join(unproved)
