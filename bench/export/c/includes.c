@@ -7,3 +7,7 @@
 #elif defined(GRIT_AVX2)
 #include <immintrin.h>
 #endif
+
+#if defined(__clang__) /* not every program needs every small function of the kernels below */
+#pragma clang diagnostic ignored "-Wunused-function"
+#endif
