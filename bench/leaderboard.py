@@ -524,6 +524,9 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
     found["kB"] = Column("kB", lambda line: kilobytes(line.record.artefact.total_bytes))
     if with_parts:
         found["parts"] = Column("of which kB", lambda line: parts(line.record), number=False)
+    for core in CORES:
+        if any(instructions(line.record, core) is not None for line in section.lines):
+            found[f"{core} instructions"] = Column(f"{core.upper()} instr.", _instructions_cell(core))
     found["local p50"] = Column("Local p50", lambda line: _timed(latency(line.record)))
     found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
     if not section.several_seeds:
@@ -540,6 +543,14 @@ def attack_text(line: Line, at: int) -> str:
 
 def _attack_cell(at: int) -> Callable[[Line], str]:
     return lambda line: attack_text(line, at)
+
+
+def _instructions_cell(core: str) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        count = instructions(line.record, core)
+        return "-" if count is None else f"{count:,}"
+
+    return cell
 
 
 def clean_count(line: Line) -> Count:
@@ -577,7 +588,20 @@ def notes(section: Section) -> list[str]:
             f"{seeds.model} {seeds.scheme}, seeds {', '.join(map(str, seeds.seeds))}: "
             f"worst case {100 * seeds.worst.mean:.1f} % on average ({values}){spread}."
         )
+    for (target, engine, reason), rows in _not_measured(section).items():
+        who = "all rows" if len(rows) == len(section.lines) and len(rows) > 1 else ", ".join(rows)
+        found.append(f"Not measured on {target} by engine {engine} ({who}): {reason}.")
     found += [f"Data: {note}." for note in section.data.notes]
+    return found
+
+
+def _not_measured(section: Section) -> dict[tuple[str, str, str], list[str]]:
+    """(target, engine, reason) -> the rows that have no number there."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for line in section.lines:
+        for cell in line.record.costs:
+            if not cell.values:
+                found.setdefault((cell.target, cell.engine, cell.reason), []).append(_name(line, section.several_seeds))
     return found
 
 
@@ -588,6 +612,7 @@ _DROPPED_FIRST = (
     "flags",
     "k/n",
     "clean interval",
+    *(f"{core} instructions" for core in CORES),
     "local p50",
     "kB",
     "worst interval",
@@ -600,7 +625,8 @@ def show(sections: Sequence[Section], console: Console, *, with_parts: bool = Fa
     for section in sections:
         known = columns(section, with_parts=with_parts)
         attacks = [name for name in section.headings if name in known]
-        order = [*_DROPPED_FIRST[:6], *reversed(attacks), *_DROPPED_FIRST[6:]]
+        split = _DROPPED_FIRST.index("local p50")
+        order = [*_DROPPED_FIRST[:split], *reversed(attacks), *_DROPPED_FIRST[split:]]
         left_out: list[str] = []
         for key in (column for column in order if column in known):
             if _width(_table(section, known, left_out), console) <= console.width:

@@ -25,6 +25,7 @@ from grit.bench.export.c import compiler, emitter
 from grit.bench.export.c.compiled import CompiledArtefact
 from grit.bench.export.fixed import Affine, FixedArtefact, FixedFastGrnn, FixedLstm, FixedMean, FixedProgram, Product
 from grit.bench.export.floating import FloatArtefact
+from grit.bench.targets._cores import CORES
 from grit.bench.types import (
     AttentionPool,
     CouldNotMeasure,
@@ -473,6 +474,28 @@ def test_source_is_plain_c99_without_a_warning(tmp_path: Path, body: str, floats
     for path, flags in itertools.product(found, KERNELS.values()):
         if "vnni.h" not in flags and not (floats and "-DGRIT_SMALL" in flags):
             subprocess.run([path, *strict, *flags, "model.c", "-o", "model.o"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "core"),
+    [
+        pytest.param(body, core, marks=() if (body, core) == ("pool", "cortex-m4") else pytest.mark.long)
+        for body in BODIES
+        for core in ("cortex-m0", "cortex-m4", "cortex-a53", "cortex-a76", "")
+    ],
+)
+def test_source_has_no_warning_where_it_is_meant_to_run(tmp_path: Path, body: str, core: str) -> None:
+    """clang for each core, and for this machine: its helpers that a program does not need are no complaint."""
+    try:
+        cross = compiler.zig()
+    except CouldNotMeasure as error:
+        pytest.skip(str(error))
+    tuned = ["-target", CORES[core].triple, f"-mcpu={CORES[core].cpu}"] if core else ["-march=native"]
+    program = make(body, "ternary" if body == "pool" else "buckets", features=33, units=40)
+    strict = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-O1", "-ffreestanding", "-c"]
+    for name, of in (("integers", integers(program)), ("floats", program)):
+        emitter.emit(of, name).write(tmp_path)
+        cross.run([*strict, *tuned, f"{name}.c", "-o", f"{name}.o"], tmp_path)
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -230,6 +230,29 @@ def test_latency_is_read_in_any_unit_and_the_fastest_engine_counts(unit: str, fa
     assert leaderboard.latency(row_of(p50_us=None).record) is None
 
 
+def with_costs(row: Row, *cells: records.CostPart) -> Row:
+    lasting, measured = records.place_costs(cells)
+    run = msgspec.structs.replace(row.record.run, cost=measured)
+    return row._replace(record=msgspec.structs.replace(row.record, cost=lasting, run=run))
+
+
+def test_instructions_have_columns_and_what_was_not_measured_its_reason() -> None:
+    def counted(core: str, count: int) -> records.CostPart:
+        values = {"p50_instructions": count, "p50_neural_instructions": count // 2}
+        return records.CostPart(target=f"emu://cortex-{core}", engine="c", kind="emulated", values=values)
+
+    reason = "engine c compiles our own programs only"
+    lacking = records.CostPart(target="emu://cortex-m4", engine="c", kind="not measured", reason=reason)
+    student = with_costs(row_of("student", robust=0.2), counted("m4", 3_550_000), counted("a76", 347_000))
+    section = leaderboard.board([student, with_costs(row_of("graph", robust=0.1), lacking)])[0]
+    known = leaderboard.columns(section)
+    assert [known["m4 instructions"].cell(line) for line in section.lines] == ["3,550,000", "-"]
+    assert [known["a76 instructions"].cell(line) for line in section.lines] == ["347,000", "-"]
+    assert "a53 instructions" not in known
+    assert f"Not measured on emu://cortex-m4 by engine c (graph natural): {reason}." in leaderboard.notes(section)
+    assert not any("Not measured" in note for note in leaderboard.notes(leaderboard.board(THREE)[0]))
+
+
 def test_cells_hold_counts_ratios_and_units() -> None:
     line = leaderboard.board(THREE)[0].lines[0]
     found = leaderboard.cells(line)
