@@ -85,7 +85,7 @@ def _finish_rows(
 ) -> None:
     """Attack, check, measure and record rows trained on ``learned``; nothing else runs while a row is measured."""
     names, named = tuple(plan.name for plan in plans), tuple(attacks.items())
-    blocks = range(_blocks(wanted, dataset))
+    blocks = _blocks(wanted, dataset)
     attacked = [
         functools.partial(_attack_block, wanted, row, named, folder, block)
         for row in names
@@ -95,7 +95,8 @@ def _finish_rows(
     run_all(attacked, _processes(jobs), report)
     for row in names:
         _join_blocks(folder.evidence(row), len(blocks))
-    checked = [functools.partial(_check_row, wanted, row, names, named, folder) for row in names]
+    examples = [example for block in blocks for example in block.examples]
+    checked = [functools.partial(_check_row, wanted, row, names, named, folder, examples) for row in names]
     run_all(checked, _processes(jobs), report)
     for plan in plans:
         _measure_row(wanted, plan.name, folder, dataset, report)
@@ -221,18 +222,27 @@ def _export_row(wanted: Experiment, plan: RowPlan, folder: Folder) -> None:
 # Examples are attacked in blocks, so that one row keeps many processes busy; no outcome depends on the cut.
 
 
-def _block_size(wanted: Experiment, dataset: Dataset) -> int:
+@dataclass(frozen=True)
+class Block:
+    """Examples ``number`` of ``count``, and how many labels their data has: all that a process must be told."""
+
+    number: int
+    count: int
+    examples: tuple[Example, ...]
+    labels: int
+
+
+def _blocks(wanted: Experiment, dataset: Dataset) -> list[Block]:
+    chosen = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
     least, most = BLOCK
-    return max(least, min(most, -(-experiment.n_test(wanted, dataset) // 4)))
+    size = max(least, min(most, -(-len(chosen) // 4)))
+    parts = [chosen[start : start + size] for start in range(0, len(chosen), size)] or [()]
+    return [Block(number, len(parts), tuple(part), len(dataset.labels)) for number, part in enumerate(parts)]
 
 
-def _blocks(wanted: Experiment, dataset: Dataset) -> int:
-    return max(1, -(-experiment.n_test(wanted, dataset) // _block_size(wanted, dataset)))
-
-
-def _attack_block(wanted: Experiment, row: str, attacks: Named, folder: Folder, block: int, report: Report) -> None:
+def _attack_block(wanted: Experiment, row: str, attacks: Named, folder: Folder, block: Block, report: Report) -> None:
     place = folder.evidence(row)
-    if (place / BLOCKS / str(block) / TIMES).is_file():
+    if (place / BLOCKS / str(block.number) / TIMES).is_file():
         return
     _attack_examples(_victim(folder, row), row, wanted, attacks, place, block, report)
 
@@ -250,7 +260,7 @@ def _victim(folder: Folder, row: str) -> Respondent:
 
 
 def _attack_examples(
-    victim: Respondent, row: str, wanted: Experiment, attacks: Named, place: Path, block: int, report: Report
+    victim: Respondent, row: str, wanted: Experiment, attacks: Named, place: Path, block: Block, report: Report
 ) -> None:
     """Clean answers and every attack's outcomes on one block of the examples, as evidence of its own.
 
@@ -258,17 +268,14 @@ def _attack_examples(
     """
     from grit.bench import evaluate
 
-    dataset = experiment.load_data(wanted)
-    chosen = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
-    size, blocks = _block_size(wanted, dataset), _blocks(wanted, dataset)
-    examples = chosen[block * size : (block + 1) * size]
-    if victim.classes != len(dataset.labels):
-        raise UsageError(f"{row} answers {victim.classes} classes, {dataset.name} has {len(dataset.labels)} labels")
+    examples = block.examples
+    if victim.classes != block.labels:
+        raise UsageError(f"{row} answers {victim.classes} classes, {wanted.dataset} has {block.labels} labels")
     logits, failed = evaluate.answers(victim, [example.text for example in examples])
     if examples and len(failed) == len(examples):
         raise MalformedInput(f"{row} fails on each of {len(examples)} texts, as on the first: {failed[0]}")
-    here = place / BLOCKS / str(block)
-    label = row if blocks == 1 else f"{row} [{block + 1}/{blocks}]"
+    here = place / BLOCKS / str(block.number)
+    label = row if block.count == 1 else f"{row} [{block.number + 1}/{block.count}]"
     seconds: dict[str, float] = {}
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     for name, attack in attacks:
@@ -320,10 +327,16 @@ def _join_blocks(place: Path, count: int) -> None:
 
 
 def _check_row(
-    wanted: Experiment, row: str, rows: tuple[str, ...], attacks: Named, folder: Folder, report: Report
+    wanted: Experiment,
+    row: str,
+    rows: tuple[str, ...],
+    attacks: Named,
+    folder: Folder,
+    examples: Sequence[Example],
+    report: Report,
 ) -> None:
     if not (folder.evidence(row) / CHECKS).is_file():
-        _check_victim(_victim(folder, row), row, rows, wanted, attacks, folder, report)
+        _check_victim(_victim(folder, row), row, rows, wanted, attacks, folder, examples, report)
 
 
 def _check_victim(
@@ -333,13 +346,12 @@ def _check_victim(
     wanted: Experiment,
     attacks: Named,
     folder: Folder,
+    examples: Sequence[Example],
     report: Report,
 ) -> None:
     """Whether the attacks are strong enough to be believed on this row; and what broke the others, tried on it."""
     from grit.bench import adequacy
 
-    dataset = experiment.load_data(wanted)
-    examples = datasets.subset(dataset.test, experiment.n_test(wanted, dataset), dataset.name)
     evidence = records.read_evidence(folder.evidence(row))
     started = time.perf_counter()
     trial = adequacy.Trial(victim, dict(attacks), examples, evidence.attacks, wanted.seed)
@@ -639,12 +651,13 @@ def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | No
         place = folder.evidence(row)
         named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
         if not (place / TIMES).is_file():
-            for block in range(blocks):  # in this process: a callable may hold what no other can
-                if not (place / BLOCKS / str(block) / TIMES).is_file():
+            for block in blocks:  # in this process: a callable may hold what no other can
+                if not (place / BLOCKS / str(block.number) / TIMES).is_file():
                     _attack_examples(victim, row, wanted, named, place, block, shown.report)
-        _join_blocks(place, blocks)
+        _join_blocks(place, len(blocks))
         if not (place / CHECKS).is_file():
-            _check_victim(victim, row, (row,), wanted, named, folder, shown.report)
+            examples = [example for block in blocks for example in block.examples]
+            _check_victim(victim, row, (row,), wanted, named, folder, examples, shown.report)
         evidence, checks = records.read_evidence(place), _checks(folder, row)
         by_id = {example.id: example for example in dataset.test}
         data = _data_part(wanted, dataset, [by_id[line.id] for line in evidence.clean])

@@ -262,15 +262,15 @@ def test_bad_input_to_attack_is_one_line(
 
 def test_attack_prints_the_board_the_curves_and_only_when_asked_the_texts(grit: Grit, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MODELS)
-    words = ("attack", "mine:loud", "--attack", "deepwordbug", "--n", "12", "-o", "out")
+    words = ("attack", "mine:loud", "--attack", "deepwordbug", "--n", "8", "-o", "out")
     found = grit(*words)
     assert found.returncode == 0, found.stderr
-    assert "deepwordbug.strong 12/12, done in" in found.stderr  # live progress, as plain lines
-    assert "mine:loud given: robust of 12 against edits" in found.stdout and "at 1 edits" in found.stdout
+    assert "deepwordbug.strong 8/8, done in" in found.stderr  # live progress, as plain lines
+    assert "mine:loud given: robust of 8 against edits" in found.stdout and "at 1 edits" in found.stdout
     assert "[-" not in found.stdout and "\x1b" not in found.stdout
     assert (tmp_path / "out" / "curves.svg").read_text().startswith("<svg")
     shown = grit(*words, "--show", "2")  # goes on where it ended: nothing is attacked again
-    assert shown.returncode == 0 and "12/12" not in shown.stderr
+    assert shown.returncode == 0 and "8/8" not in shown.stderr
     marked = [line for line in shown.stdout.splitlines() if "[-" in line and "{+" in line]
     assert 1 <= len(marked) <= 2
     after = [line.split("[-")[0].strip() for line in marked]
