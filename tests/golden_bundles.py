@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -1107,3 +1108,28 @@ golden("a tokenizer of code", 6, "artefact", reason="tokenizer")(
 golden("weights beside a graph", 6, "weights", reason="does not belong")(
     lambda: sealed({**graph(), "model/config.json": b"{}"})
 )
+
+
+# --- what later releases must still read ------------------------------------------------------------
+
+
+def _keep(folder: Path) -> None:
+    """The documents of the present schema versions: an honest bundle, its verdict, and a ruling on a dishonest one."""
+    from grit.bench import challenge
+
+    parts = apart(honest())
+    parts.part("run", created="2026-01-01T00:00:00+00:00", seconds={}, machine={}, versions={})
+    files = put_together(parts, recount=False)
+    (folder / f"bundle-{submission.VERSIONS[-1]}.tar").write_bytes(submission.archive(files))
+    setting = verify.Setting(level="spot", respond=verify.unguarded, spot=2, nonce="of the day")
+    (folder / "verdict-1.json").write_bytes(verify.encode(verify.verify(of(files), setting)))
+    hiding, id = _hidden()
+    with tempfile.TemporaryDirectory() as place:
+        evidence = Path(place) / "found.jsonl.gz"
+        evidence.write_bytes(records.compress(records.encode_outcomes([apart(honest()).attacks[TYPOS][id]])))
+        ruling, _ = challenge.challenge(of(put_together(hiding)), evidence, setting)
+    (folder / "ruling-1.json").write_bytes(challenge.encode(ruling))
+
+
+if __name__ == "__main__":
+    _keep(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grit.bench import leaderboard, records, submission, verify
+from grit.bench import challenge, leaderboard, records, submission, verify
 from grit.bench.submission import Life, Seeds
 from grit.bench.types import MalformedInput, UsageError
 
@@ -168,6 +168,15 @@ def test_the_schema_accepts_what_is_written_and_refuses_what_is_not() -> None:
     assert not validator.is_valid({key: value for key, value in tree.items() if key != "seeds"})
 
 
+def test_the_schema_on_the_board_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    """For tools without Python: `grit schema submission > leaderboards/submission.schema.json`."""
+    from grit.bench.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["schema", "submission"])
+    assert (ROOT / "leaderboards" / "submission.schema.json").read_text(encoding="utf-8") == capsys.readouterr().out
+
+
 def test_reading_is_the_inverse_of_writing() -> None:
     claim = of(honest()).submission
     assert submission.decode(submission.encode(claim)) == claim
@@ -184,16 +193,48 @@ def test_the_row_says_all_that_the_board_asks_for() -> None:
     assert claim.record.run.command == ""
 
 
-@pytest.mark.parametrize("file", sorted(OLD.glob("submission-*.json")), ids=lambda file: file.stem)
-def test_old_submissions_still_load_and_say_what_they_are(file: Path) -> None:
-    found = submission.decode(file.read_bytes(), file.name)
-    assert json.loads(file.read_bytes())["schema_version"] == int(file.stem.rpartition("-")[2])
-    assert found.record.model.name
-    assert submission.card(found).startswith("---\nlicense:")
+# tests/schemas holds what earlier releases wrote, a file a document and version; old files stay when a version is
+# added. `python tests/golden_bundles.py tests/schemas` writes those of the present version anew.
+
+
+@pytest.mark.parametrize("file", sorted(OLD.glob("bundle-*.tar")), ids=lambda file: file.stem)
+def test_old_bundles_still_load_and_say_what_they_are(file: Path) -> None:
+    bundle = submission.read_bundle(file)
+    version = json.loads(bundle.file(submission.SUBMISSION))["schema_version"]
+    assert version == int(file.stem.rpartition("-")[2])
+    report = verify.verify(bundle, verify.Setting(level="lint"))
+    assert report.code == 0, report.findings  # its card too: a card that looks otherwise is a new version
+    assert bundle.submission.record.suite.startswith("std@1")
+    assert bundle.evidence.robust()
+    assert f"schema_version {version + 1}" in unreadable(bundle, version + 1)
+
+
+def unreadable(bundle: submission.Bundle, version: int) -> str:
+    """What is said of the same submission under a version that this release does not know."""
+    text = bundle.file(submission.SUBMISSION)
+    with pytest.raises(MalformedInput) as refused:
+        submission.decode(text.replace(b'\n "schema_version": 1,', b'\n "schema_version": %d,' % version))
+    return str(refused.value)
+
+
+def test_old_verdicts_and_rulings_still_load() -> None:
+    for file in sorted(OLD.glob("verdict-*.json")):
+        assert verify.decode(file.read_bytes(), file.name).says == "verified"
+    for file in sorted(OLD.glob("ruling-*.json")):
+        assert records.decoded(file.read_bytes(), challenge.Ruling, file.name).upheld
 
 
 def test_there_is_a_fixture_of_every_schema_version() -> None:
-    assert {int(file.stem.rpartition("-")[2]) for file in OLD.glob("submission-*.json")} == set(submission.VERSIONS)
+    assert {int(file.stem.rpartition("-")[2]) for file in OLD.glob("bundle-*.tar")} == set(submission.VERSIONS)
+    assert {file.stem for file in OLD.iterdir()} >= {"verdict-1", "ruling-1"}
+
+
+def test_a_field_that_a_later_release_adds_refuses_no_old_row() -> None:
+    """Canonical is the form of what is there: a field with a default may be missing."""
+    tree = json.loads(honest()[submission.SUBMISSION])
+    del tree["paper"], tree["record"]["checks"]
+    data = msgspec.json.format(msgspec.json.encode(tree, order="sorted"), indent=1) + b"\n"
+    assert submission.decode(data).paper == ""
 
 
 @pytest.mark.parametrize(

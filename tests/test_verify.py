@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,14 +49,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def grit(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "grit", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def grit(*words: str) -> Done:
+    """A command, in this process."""
+    from grit.bench.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 # --- levels -----------------------------------------------------------------------------------------
@@ -655,13 +663,13 @@ def fuzz_claims(count: int, seed: int) -> None:
 
 def test_claims_of_any_kind_end_in_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     _read_once(monkeypatch)
-    fuzz_claims(80, seed=1)
+    fuzz_claims(40, seed=1)
 
 
 @pytest.mark.long
 def test_claims_of_any_kind_end_in_a_verdict_at_length(monkeypatch: pytest.MonkeyPatch) -> None:
     _read_once(monkeypatch)
-    fuzz_claims(5000, seed=2)
+    fuzz_claims(2000, seed=2)
 
 
 def fuzz_scripts(count: int, seed: int) -> None:
