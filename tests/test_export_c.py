@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grit.bench import text
+from grit.bench import registry, text
 from grit.bench.export import fixed, packing, quantise, words
 from grit.bench.export.c import compiler, emitter
 from grit.bench.export.c.compiled import CompiledArtefact
@@ -260,6 +260,19 @@ def test_every_word_layer_gives_the_bits_of_the_reference(build: Build, body: st
     program = integers(make(body, layer, features=37))
     texts = sentences(4, 60)
     np.testing.assert_array_equal(build(program).texts(texts), words.answer(FixedArtefact(program, "", {}), texts))
+
+
+@pytest.mark.parametrize("name", ["fastgrnn", "student", "teacher", "prado", "hashed", "tfidf"])
+def test_every_model_of_the_house_compiles_to_its_own_bits(build: Build, name: str) -> None:
+    """As its author configured it, on short texts, an empty one, and one of 10,000 words; fp32 within the tolerance."""
+    cls = registry.load("models", name)
+    program = cls.build(cls.Config(), sentences(9, 60), 3, 0).eval().program()
+    exact = quantise.quantise(program, sentences(10, 12))
+    texts = [*sentences(11, 12), " ".join(["ba", "na\u00efve"] * 5000)]
+    np.testing.assert_array_equal(build(exact).texts(texts), words.answer(FixedArtefact(exact, "", {}), texts))
+    reference = words.answer(FloatArtefact(program, "", {}), texts)
+    error = np.abs(build(program).texts(texts) - reference).max()
+    assert error <= emitter.FLOAT_TOLERANCE * max(1.0, np.abs(reference).max())
 
 
 @given(
