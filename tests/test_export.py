@@ -368,6 +368,175 @@ def test_a_head_with_relu() -> None:
     assert np.array_equal(words.answer(onnx.OnnxArtefact(onnx.files(quantised)), sentences(1, 20)), logits)
 
 
+# --- integers at the brim: programs that no quantiser writes, and that check() lets in -------------------
+
+
+def brim(rng: np.random.Generator, out: int, largest: np.ndarray, room: int) -> tuple[fixed.Product, np.ndarray]:
+    """Weights of extreme values whose sums fill ``room`` as far as a multiplier can; and what is left of it, [out]."""
+    weight = rng.choice([-127, -1, 0, 1, 126, 127], (out, len(largest))).astype(np.int8)
+    weight[np.abs(weight.astype(np.int64)) @ largest >= room] //= 127  # -1, 0, 1 where even a multiplier of 1 is loud
+    one = fixed.Product(weight, np.ones(out, np.int16))
+    multiplier = np.minimum(room // np.maximum(one.reach(largest), 1), 32767).astype(np.int16)
+    product = fixed.Product(weight, multiplier)
+    return product, room - product.reach(largest)
+
+
+def brim_affine(
+    rng: np.random.Generator, out: int, largest: np.ndarray, limit: int = 1 << 24, shift: int | None = None
+) -> fixed.Affine:
+    product, left = brim(rng, out, largest, limit - 1)
+    bias = (rng.choice([-1, 1], out) * left).astype(np.int32)
+    return fixed.Affine(product, bias, int(rng.integers(0, 31)) if shift is None else shift, bool(rng.integers(0, 2)))
+
+
+def brim_body(
+    body: str, rng: np.random.Generator, largest: np.ndarray, units: int
+) -> FixedLstm | FixedFastGrnn | FixedPool | FixedMean:
+    if body == "mean":
+        return FixedMean()
+    if body == "pool":
+        value, attention = (brim_affine(rng, units, largest) for _ in range(2))
+        kernels = []
+        for width in (1, 3):
+            inside = np.full(width * units, 127)
+            kernels.append(fixed.FixedKernel(width, *(brim_affine(rng, units, inside) for _ in range(2))))
+        return FixedPool(value, attention, tuple(kernels))
+    biases, gates = (1, 4) if body == "lstm" else (2, 1)
+    shift = int(rng.integers(0, 12))
+    room = (1 << 24) - 1 - (2048 * biases << shift)
+    inward, _ = brim(rng, gates * units, largest, room // int(rng.integers(2, 9)))
+    state, _ = brim(rng, gates * units, np.full(units, 128), room // int(rng.integers(2, 9)))
+    left = (room - inward.reach(largest) - state.reach(np.full(units, 128))) // biases
+    first, second = ((rng.choice([-1, 1], gates * units) * left).astype(np.int32) for _ in range(2))
+    if body == "lstm":
+        return FixedLstm(inward, state, first, shift)
+    zeta = int(rng.choice([0, 1, 1 << 14, 32767]))
+    bits, copied = int(rng.integers(0, 15)), int(rng.choice([1, 1 << 14, 32767]))
+    return FixedFastGrnn(inward, state, first, second, shift, zeta, 32767 - zeta, bits, copied)
+
+
+@st.composite
+def brimming(draw: st.DrawFn) -> FixedProgram:
+    """Legal programs whose sums go to the last unit of what check() allows."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    body, layer = draw(st.sampled_from(BODIES)), draw(st.sampled_from(LAYERS))
+    features, units, classes = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    words_in: Rows | Ternary = Ternary(features)
+    if layer != "ternary":
+        table = rng.choice([-127, -126, 0, 1, 127], (len(WORDS) if layer == "vocabulary" else 5, features))
+        words_in = Rows(table.astype(np.int8), 0 if layer == "vocabulary" else draw(st.integers(1, 3)))
+    inside = brim_body(body, rng, np.full(features, 1 if layer == "ternary" else 127), units)
+    state = {"mean": (features, 1 << 14), "pool": (2 * units, 1 << 14)}.get(body, (units, 1 << 15))
+    shift = draw(st.integers(0, 30))
+    limit = min(1 << 31, ((1 << 24) - 1) << shift)
+    head = brim_affine(rng, classes, np.full(*state), limit, shift)
+    vocabulary = WORDS if layer == "vocabulary" else ()
+    return FixedProgram(words_in, inside, head, draw(st.integers(-64, 64)), vocabulary, draw(st.integers(1, 4096)))
+
+
+@given(brimming(), st.integers(0, 10**6))
+def test_whatever_the_checks_let_in_is_computed_to_the_last_bit(program: FixedProgram, seed: int) -> None:
+    artefact = packing.artefact(packing.pack(program))
+    texts = sentences(seed, 5, longest=12)
+    got = words.answer(artefact, texts)
+    for logits, raw in zip(got, texts, strict=True):
+        assert logits.tolist() == Machine().logits(program, inputs(program, artefact, raw))
+    assert np.array_equal(words.answer(onnx.OnnxArtefact(onnx.files(program)), texts), got)
+
+
+@given(brimming(), st.data())
+def test_one_unit_more_is_refused(program: FixedProgram, data: st.DataObject) -> None:
+    """The bias of a row that is full to the brim, one further from zero; on a body's layer and on the head."""
+    layers: list[fixed.Affine] = [program.head]
+    if isinstance(program.body, FixedPool):
+        layers += [program.body.value, program.body.attention]
+    layer = data.draw(st.sampled_from(layers))
+    row = data.draw(st.integers(0, len(layer.bias) - 1))
+    bias = layer.bias.astype(np.int64)
+    bias[row] += 1 if bias[row] > 0 else -1
+    if not -(2**31) < bias[row] < 2**31:
+        return  # a row of zero weights, whose bias alone fills the word
+    fuller = dataclasses.replace(layer, bias=bias.astype(np.int32))
+    spoilt = (
+        dataclasses.replace(program, head=fuller)
+        if layer is program.head
+        else dataclasses.replace(
+            program,
+            body=dataclasses.replace(program.body, **{"value" if layer is layers[1] else "attention": fuller}),
+        )
+    )
+    with pytest.raises(MalformedInput, match=r"can overflow|exceed 24 bits"):
+        spoilt.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            lambda body: dataclasses.replace(
+                body, input=dataclasses.replace(body.input, weight=body.input.weight[:-1])
+            ),
+            "int8",
+        ),
+        (lambda body: dataclasses.replace(body, bias_gate=body.bias_gate[:-1]), "bias is not int32"),
+        (lambda body: dataclasses.replace(body, bias_update=body.bias_update.astype(np.int64)), "bias is not int32"),
+        (lambda body: dataclasses.replace(body, zeta=20_000, nu=12_768), "zeta or nu"),
+        (lambda body: dataclasses.replace(body, copy_multiplier=32_768), "copy multiplier"),
+        (lambda body: dataclasses.replace(body, state_bits=-1), "bits"),
+        (lambda body: dataclasses.replace(body, shift=-1), "shifts by -1"),
+        (lambda body: dataclasses.replace(body, state=body.input), "gates of different sizes"),
+    ],
+)
+def test_each_bound_of_a_recurrent_body_is_checked(change: Callable[[Any], Any], part: str) -> None:
+    kept = integers(make("fastgrnn"))
+    with pytest.raises(MalformedInput, match=part):
+        dataclasses.replace(kept, body=change(kept.body)).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda pool: dataclasses.replace(pool, kernels=()), "0 kernels"),
+        (lambda pool: dataclasses.replace(pool, kernels=pool.kernels * 33), "66 kernels"),
+        (lambda pool: dataclasses.replace(pool, kernels=(dataclasses.replace(pool.kernels[0], width=0),)), "width 0"),
+        (lambda pool: dataclasses.replace(pool, kernels=(dataclasses.replace(pool.kernels[0], width=17),)), "width 17"),
+        (lambda pool: dataclasses.replace(pool, kernels=(dataclasses.replace(pool.kernels[0], width=2),)), "features"),
+        (lambda pool: dataclasses.replace(pool, kernels=pool.kernels[:1]), "head reads 10 features, not 5"),
+        (
+            lambda pool: dataclasses.replace(
+                pool, value=dataclasses.replace(pool.value, bias=np.zeros_like(pool.value.bias[:-1]))
+            ),
+            "bias is not int32",
+        ),
+    ],
+)
+def test_each_bound_of_a_pooling_is_checked(change: Callable[[Any], Any], part: str) -> None:
+    kept = integers(make("pool"))
+    with pytest.raises(MalformedInput, match=part):
+        dataclasses.replace(kept, body=change(kept.body)).check()
+
+
+def test_weights_below_minus_127_are_refused_wherever_they_stand() -> None:
+    """int8 has one number more below zero than above; the sums are bounded for 127 only."""
+    kept = integers(make("lstm"))
+    assert isinstance(kept.words, Rows) and isinstance(kept.body, FixedLstm)
+    table = kept.words.table.copy()
+    table[3, 2] = -128
+    weight = kept.body.state.weight.copy()
+    weight[1, 1] = -128
+    for spoilt, part in (
+        (dataclasses.replace(kept, words=Rows(table)), "not symmetric"),
+        (
+            dataclasses.replace(
+                kept, body=dataclasses.replace(kept.body, state=dataclasses.replace(kept.body.state, weight=weight))
+            ),
+            "illegal weight",
+        ),
+    ):
+        with pytest.raises(MalformedInput, match=part):
+            spoilt.check()
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 
