@@ -395,6 +395,13 @@ FLAGS: Mapping[str, FlagPage] = {
         unranks=True,
         demotes=False,
     ),
+    "runs": FlagPage(
+        "more runs were made with this configuration than are reported",
+        "the best of several runs looks better than the next one will",
+        "submit every run: a mean over seeds is shown beside them",
+        unranks=False,
+        demotes=False,
+    ),
     "scale": FlagPage(
         "an attack takes another course when the logits are multiplied by 1,000 or 1/1,000",
         "the attack can be misled by mere over-confidence: a large part of the robust accuracy may be that",

@@ -69,6 +69,10 @@ class Seeds(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     reported: tuple[int, ...] = ()  # training seeds of the runs whose rows are submitted, this one's among them
     runs: Annotated[int, Meta(ge=1)] = 1  # runs made, with any seed
 
+    @property
+    def unreported(self) -> int:
+        return self.runs - max(1, len(set(self.reported)))
+
     def __post_init__(self) -> None:
         _must(self.runs >= len(set(self.reported)), f"{len(self.reported)} runs are reported, {self.runs} were made")
         _must(self.training is None or self.training in self.reported, "the seed of this row is not among the reported")
@@ -344,14 +348,19 @@ def pack(
     seed = record.training.seed if record.training else None
     mine = tuple(sorted({*reported, *([] if seed is None else [seed])}))
     tolerance = record.artefact.logit_tolerance
+    seeds = Seeds(
+        attacks=experiment.from_config(run.path).seed,
+        training=seed,
+        reported=mine,
+        runs=runs or max(1, len(mine)),
+    )
+    if seeds.unreported:
+        flag = records.FlagPart(name="runs", reason=f"{seeds.unreported} runs of this configuration are not reported")
+        raised = sorted((*record.flags, flag), key=lambda each: list(records.FLAGS).index(each.name))
+        record = msgspec.structs.replace(record, flags=tuple(raised))
     submission = Submission(
         record=record,
-        seeds=Seeds(
-            attacks=experiment.from_config(run.path).seed,
-            training=seed,
-            reported=mine,
-            runs=runs or max(1, len(mine)),
-        ),
+        seeds=seeds,
         determinism=Determinism(exact=tolerance == 0.0, logit_tolerance=tolerance),
         life=life or Life(),
         adaptive=adaptive,

@@ -702,6 +702,13 @@ def _() -> Files:
     return put_together(parts, recount=False)
 
 
+@golden("runs made and not shown", 1, "raised", reason="'runs'")
+def _() -> Files:
+    parts = apart(honest())
+    parts.claim = msgspec.structs.replace(parts.claim, seeds=msgspec.structs.replace(parts.claim.seeds, runs=9))
+    return put_together(parts)
+
+
 golden("an unknown suite", 4, "suite", reason="none of this release")(
     lambda: put_together(apart(_set("record", "suite", to="std@9+thesaurus")()), recount=False)
 )

@@ -325,7 +325,9 @@ def test_a_whole_life_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder = str(attacked(tmp_path / "run", "deepwordbug"))
     assert grit("pack", folder, "-o", str(board), "--runs", "3", "--licence", "MIT") == 0
     (first,) = board.iterdir()
-    assert submission.read_bundle(first).submission.seeds.runs == 3
+    claim = submission.read_bundle(first).submission
+    assert claim.seeds.runs == 3
+    assert [flag.name for flag in claim.record.flags if "not reported" in flag.reason] == ["runs"]
     assert grit("pack", str(first), "-o", str(board)) == 2
     assert "--reason" in capsys.readouterr().err
     assert grit("pack", str(first), "--status", "corrected", "--reason", "a better card", "-o", str(board)) == 0
