@@ -67,7 +67,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     (site / "tiny.py").unlink()  # the module is the repository's own, so that a change takes effect
     (site / "bin").mkdir()
     command = site / "bin" / "grit"
-    command.write_text(f"#!{sys.executable}\nfrom grit.bench.cli import main\nmain()\n", encoding="utf-8")
+    script = f'#!{sys.executable}\nfrom grit.bench.cli import main\n\nif __name__ == "__main__":\n    main()\n'
+    command.write_text(script, encoding="utf-8")
     command.chmod(0o755)
     found = Repository(folder, site)
     made = found.runs("\n".join(readme_commands()[1:-1]))

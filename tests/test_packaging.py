@@ -96,10 +96,11 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         (name,) = [name for name in archive.namelist() if name.endswith("dist-info/METADATA")]
         metadata = archive.read(name).decode()
         entry_points = archive.read(name.replace("METADATA", "entry_points.txt")).decode()
-        assert archive.read(name.replace("METADATA", "licenses/LICENSE")) == (ROOT / "LICENSE").read_bytes()
+        for file in ("LICENSE", "bench/site/vendored.txt"):
+            assert archive.read(name.replace("METADATA", f"licenses/{file}")) == (ROOT / file).read_bytes()
     assert re.search(r"^Name: gritbench$", metadata, re.MULTILINE)
     assert re.search(rf"^Version: {re.escape(grit.__version__)}$", metadata, re.MULTILINE)
-    assert re.search(r"^License-Expression: Apache-2\.0$", metadata, re.MULTILINE)
+    assert re.search(r"^License-Expression: Apache-2\.0 AND ISC$", metadata, re.MULTILINE)
     assert re.search(r"^Requires-Python: <3\.14,>=3\.11$", metadata, re.MULTILINE)
     assert "grit = grit.bench.cli:main" in entry_points
     for extra in ("textattack", "hub", "teacher", "arm", "explain", "private"):
