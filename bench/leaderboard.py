@@ -588,8 +588,8 @@ def notes(section: Section) -> list[str]:
             f"{seeds.model} {seeds.scheme}, seeds {', '.join(map(str, seeds.seeds))}: "
             f"worst case {100 * seeds.worst.mean:.1f} % on average ({values}){spread}."
         )
-    for (target, engine, reason), rows in _not_measured(section).items():
-        who = "all rows" if len(rows) == len(section.lines) and len(rows) > 1 else ", ".join(rows)
+    for (target, engine, reason), lacking in _not_measured(section).items():
+        who = "all rows" if len(lacking) == len(section.lines) and len(lacking) > 1 else ", ".join(lacking)
         found.append(f"Not measured on {target} by engine {engine} ({who}): {reason}.")
     found += [f"Data: {note}." for note in section.data.notes]
     return found
