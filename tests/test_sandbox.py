@@ -360,7 +360,7 @@ def test_memory_is_watched_from_outside(hostile: Callable[..., np.ndarray], monk
 @pytest.mark.parametrize(
     ("code", "limits"),
     [
-        ("while True: pass", Limits(512 << 20, 1, 20)),
+        ("while True: pass", Limits(512 << 20, 1, 120)),
         ("while True: pass", Limits(512 << 20, 20, 0.5)),
         ("time.sleep(60)", Limits(512 << 20, 20, 0.5)),
         ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", Limits(512 << 20, 20, 0.5)),
@@ -372,7 +372,7 @@ def test_endless(code: str, limits: Limits, mode: str, hostile: Callable[..., np
     began = time.monotonic()
     with pytest.raises(SandboxViolation, match="processor time"):
         hostile(code, mode, limits=limits)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100  # wide: a second of the processor may take long on a busy machine
     assert not processes(f'"parent": {os.getpid()}')
 
 
@@ -389,7 +389,7 @@ def test_endless_and_deaf(hostile: Callable[..., np.ndarray]) -> None:
         hostile(
             "signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
             "rlimits",
-            limits=Limits(512 << 20, 1, 20),
+            limits=Limits(512 << 20, 1, 120),
         )
 
 
