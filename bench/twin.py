@@ -91,7 +91,7 @@ class Twin:
             if not question.aligned:
                 if index < len(reading.tokens):
                     new = [self._tokenized(edit.word) or ("",) for edit in edits]
-                    reading.change(number, index, (reading.tokens[index],), new)
+                    reading.put(number, index, new)
                 number += len(edits)
                 continue
             place = place_of(index)
@@ -218,6 +218,13 @@ class _Reading:
         for edit, new in enumerate(written, first):
             self._change(edit, start, old, new)
 
+    def put(self, first: int, place: int, written: Sequence[tuple[str, ...]]) -> None:
+        """Note that edits number ``first`` and on read all their tokens at one place, as a grid does."""
+        for edit, new in enumerate(written, first):
+            self._leave(edit, place)
+            for token in new:
+                self._write(edit, place, token, 1.0)
+
     def _change(self, edit: int, start: int, old: tuple[str, ...], new: tuple[str, ...]) -> None:
         if len(old) == len(new):  # paired as they stand
             for place, (left, token) in enumerate(zip(old, new, strict=True), start):
@@ -275,7 +282,8 @@ def _rounded(gains: np.ndarray) -> np.ndarray:
     largest = np.abs(gains).max(initial=0.0)
     if largest == 0:
         return np.zeros(len(gains))
-    decimals = SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest)))
+    # beyond 300 the power itself overflows: a slope of 1e-300 is that of a gate all but shut
+    decimals = min(SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(largest))), 300)
     return np.round(gains * 10.0**decimals) / 10.0**decimals
 
 
