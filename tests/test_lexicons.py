@@ -9,7 +9,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -371,3 +374,151 @@ def test_loading_a_lexicon_does_not_open_nltk(real_data: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert ran.stdout.strip() == "[]"
+
+
+# --- WordNet without its files: what is remembered and how -------------------------------------------------
+
+
+class Corpus:
+    """What nltk's reader gives, made by hand: (part of speech, lemmas) by sense; it counts what it is asked."""
+
+    SENSES: ClassVar[dict[str, list[tuple[str, list[str]]]]] = {
+        "film": [("n", ["movie", "film", "motion_picture"]), ("v", ["shoot", "film"]), ("n", ["movie", "skin"])],
+        "glad": [("a", ["happy", "glad"]), ("s", ["beaming", "happy"])],
+        "paris": [("n", ["Paris", "City_of_Light"])],
+    }
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def synsets(self, word: str) -> list[SimpleNamespace]:
+        self.asked.append(word)
+        return [
+            SimpleNamespace(pos=lambda part=part: part, lemma_names=lambda names=names: names)
+            for part, names in self.SENSES.get(word, ())
+        ]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], WordNet]:
+    """``made()`` is a WordNet over the corpus above, in a folder and with a memory on disk of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    corpora = tmp_path / "nltk_data" / "corpora" / "wordnet"
+    corpora.mkdir(parents=True)
+    (corpora / "data.noun").write_text("nouns")
+    (corpora / "index.sense").write_text("senses")
+
+    def make() -> WordNet:
+        lexicons._wordnet_digest.cache_clear()
+        lexicon = WordNet(tmp_path / "nltk_data")
+        lexicon.__dict__["_corpus"] = Corpus()
+        return lexicon
+
+    return make
+
+
+def test_senses_come_in_the_order_of_parts_and_lemmas_once(made: Callable[[], WordNet]) -> None:
+    lexicon = made()
+    assert lexicon.synonyms("film") == ("movie", "skin", "shoot")
+    assert lexicon.synonyms("film", "v") == ("shoot",) and lexicon.synonyms("film", "r") == ()
+    assert lexicon.synonyms("glad", "a") == ("happy", "beaming"), "satellite adjectives are adjectives"
+    assert lexicon.synonyms("FILM") == ("movie", "film", "skin", "shoot"), "only the very word itself is left out"
+    assert lexicon.synonyms("paris") == ("Paris",)
+
+
+def test_a_word_is_looked_up_once_in_any_case_and_part(made: Callable[[], WordNet]) -> None:
+    lexicon = made()
+    for word in ("film", "Film", "FILM", "nothing", "nothing"):
+        for pos in (None, "n", "v"):
+            lexicon.synonyms(word, pos)
+    assert lexicon._corpus.asked == ["film", "nothing"]  # what is not there is remembered too
+
+
+def test_what_one_process_has_asked_the_next_one_knows(made: Callable[[], WordNet]) -> None:
+    first = made()
+    answers = {(word, pos): first.synonyms(word, pos) for word in Corpus.SENSES for pos in (None, *"nvar")}
+    first.save()
+    second = made()
+    assert {(word, pos): second.synonyms(word, pos) for word, pos in answers} == answers
+    assert not second._corpus.asked
+    assert [file.suffix for file in first._memo_path.parent.iterdir()] == [".json"], "no parts are left behind"
+
+
+def test_nothing_new_is_not_written(made: Callable[[], WordNet]) -> None:
+    lexicon = made()
+    lexicon.save()
+    assert not lexicon._memo_path.exists()
+    lexicon.synonyms("film")
+    lexicon.save()
+    lexicon._memo_path.unlink()
+    lexicon.synonyms("film")
+    lexicon.save()
+    assert not lexicon._memo_path.exists()
+
+
+def test_long_work_keeps_its_answers_on_the_way(made: Callable[[], WordNet]) -> None:
+    lexicon = made()
+    for number in range(1999):
+        lexicon.synonyms(f"w{number}")
+    assert not lexicon._memo_path.exists()
+    lexicon.synonyms("one more")
+    assert len(json.loads(lexicon._memo_path.read_text())) == 2000
+
+
+def test_all_open_lexicons_are_kept_at_the_end(made: Callable[[], WordNet], monkeypatch: pytest.MonkeyPatch) -> None:
+    lexicon = made()
+    monkeypatch.setattr(lexicons, "_opened", {})
+    monkeypatch.setattr(lexicons, "WordNet", lambda folder: lexicon)
+    assert lexicons._wordnet(Path("a")) is lexicons._wordnet(Path("a"))
+    lexicon.synonyms("film")
+    lexicons.keep()
+    assert "film" in json.loads(lexicon._memo_path.read_text())
+
+
+def test_another_wordnet_has_another_memory(made: Callable[[], WordNet], tmp_path: Path) -> None:
+    first = made()
+    (tmp_path / "nltk_data" / "corpora" / "wordnet" / "README").write_text("no part of the data")
+    assert made().digest == first.digest
+    (tmp_path / "nltk_data" / "corpora" / "wordnet" / "verb.exc").write_text("went go")
+    other = made()
+    assert other.digest != first.digest and other._memo_path != first._memo_path
+
+
+# --- word forms of any word ---------------------------------------------------------------------------------
+
+
+@given(st.text("abeiostyz", min_size=3, max_size=7), st.sampled_from(["plural", "third", "past", "ing"]))
+def test_every_regular_form_of_any_word_leads_back(base: str, form: str) -> None:
+    """Also of words that no thesaurus holds yet: a rule of spelling without its way back would hide a new entry."""
+    plain = Inflection("")
+    pos = "n" if form == "plural" else "v"
+    word = plain.inflect(base, pos, form)
+    assert word != base
+    assert (base, pos, form) in set(plain.analyses(word)), word
+
+
+@given(st.text("abcdesyi", max_size=8))
+def test_every_analysis_is_true(word: str) -> None:
+    for base, pos, form in INFLECTION.analyses(word):
+        assert INFLECTION.inflect(base, pos, form) == word
+
+
+def test_an_irregular_word_has_no_regular_form_beside_it() -> None:
+    table = Inflection("v go went gone goes going\nn child children\na good better best")
+    assert ("go", "v", "past") in table.analyses("went")
+    assert ("go", "v", "past") not in set(table.analyses("goed")) and ("child", "n", "plural") not in set(
+        table.analyses("childs")
+    )
+    assert table.inflect("good", "a", "most") == "best" and table.inflect("large", "a", "most") == ""
+    assert ("child", "v", "third") in table.analyses("childs"), "a noun's table says nothing of a verb"
+
+
+def test_a_thesaurus_answers_for_every_part_and_form_at_once(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("walk n: stroll; path track\nwalk v: go stroll\n")
+    (tmp_path / "i.txt").write_text("v go went gone goes going\n")
+    lexicon = Thesaurus(tmp_path / "t.txt", tmp_path / "i.txt")
+    assert lexicon.synonyms("walk") == ("stroll", "path", "track", "go")
+    assert lexicon.synonyms("walks") == ("strolls", "paths", "tracks", "goes")
+    assert lexicon.synonyms("walks", "v") == ("goes", "strolls")
+    assert lexicon.synonyms("Walked") == ("went", "strolled")
+    assert lexicon.entries["walk"]["n"] == (("stroll",), ("path", "track"))
