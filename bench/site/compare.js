@@ -84,8 +84,8 @@ function compare(first, second) {
 function said({ first, second, lost, won, p }, n, more, less) {
   if (!lost.length && !won.length) return `is neither ${more} nor ${less}, answering alike on every example,`;
   const change = (second - first) / n;
-  if (p > ALPHA) return `cannot be told to be ${more} or ${less} (${signed(change)} points, p = ${p.toPrecision(2)})`;
-  return `is ${(100 * Math.abs(change)).toFixed(1)} points ${change > 0 ? more : less} (p = ${p.toPrecision(2)})`;
+  if (p > ALPHA) return `cannot be told to be ${more} or ${less} (${signed(change)} points, p = ${+p.toPrecision(2)})`;
+  return `is ${(100 * Math.abs(change)).toFixed(1)} points ${change > 0 ? more : less} (p = ${+p.toPrecision(2)})`;
 }
 
 function inWords(first, second, { n, lines }) {
@@ -121,7 +121,7 @@ function compareView(first, second) {
       lines.map((line) => [
         headings[line.measure] ?? line.measure, share(line.first), share(line.second), signed((line.second - line.first) / n),
         `[${signed(line.low)}, ${signed(line.high)}]`, String(line.lost.length), String(line.won.length),
-        line.p <= ALPHA ? make("b", {}, `${line.p.toPrecision(2)} *`) : line.p.toPrecision(2),
+        line.p <= ALPHA ? make("b", {}, `${+line.p.toPrecision(2)} *`) : `${+line.p.toPrecision(2)}`,
       ]), { class: "numbers" }),
     make("p", { class: "notes" },
       "Change: second minus first, in points, with Tango's score interval for pairs. p: exact McNemar on the same examples, after Holm over these lines; * is 5 %."),

@@ -91,6 +91,7 @@ async function start() {
   sections.forEach(watch);
   if (state.row || state.a) show(true);
   document.documentElement.dataset.ready = "";
+  performance.mark("ready");
 }
 
 start();
