@@ -23,7 +23,7 @@ from grit.bench import cli, records, submission, verify
 
 sys.path.append(str(Path(__file__).parent))
 
-from golden_bundles import GOLDEN, honest, of
+from golden_bundles import GOLDEN, TYPOS, _hidden, apart, honest, of, put_together
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -226,6 +226,19 @@ def test_a_row_is_never_changed_removed_or_judged_by_its_author(shell: Shell, tm
     failed, said = pull_request(shell, tmp_path / "verdict", {}, {**row("mine", honest()), **verdict})
     assert failed == STEPS[0]
     assert "leave verdict.json out" in said
+
+
+def test_what_joins_the_pool_is_tried_on_every_row(shell: Shell, tmp_path: Path) -> None:
+    parts, id = _hidden()
+    lines = records.encode_outcomes([apart(honest()).attacks[TYPOS][id]])
+    pool = "leaderboards/pings/pool/0123456789abcdef.jsonl.gz"
+    before = row("theirs", put_together(parts))
+    failed, said = pull_request(shell, tmp_path / "true", before, {pool: records.compress(lines)})
+    assert failed == "", said
+    assert "lowered to" in said
+    failed, said = pull_request(shell, tmp_path / "junk", before, {pool: b"no evidence"})
+    assert failed == STEPS[2]
+    assert "not gzip" in said
 
 
 def test_a_name_is_no_command(shell: Shell, tmp_path: Path) -> None:
