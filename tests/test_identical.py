@@ -7,12 +7,13 @@ checks and of the run. Takes minutes.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,29 @@ pytestmark = pytest.mark.long
 MODELS = ("student", "fastgrnn", "prado", "tfidf")
 N, N_PROCESSES, BUDGET = 24, 60, 800
 
+Home = Callable[[str], Path]
+
 
 @pytest.fixture(scope="module")
-def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    wanted = Experiment(
-        dataset="ag_news", models=MODELS, schemes=("natural",), n_train=2000, settings=(("epochs", "2"),), n=N
-    )
-    yield run.train(wanted, tmp_path_factory.mktemp("identical") / "out", jobs=1, quiet=True)
+def home_of(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """model -> the folder of its saved row, trained when it is first asked for."""
+
+    @functools.cache
+    def home(model: str) -> Path:
+        wanted = Experiment(
+            dataset="ag_news", models=(model,), schemes=("natural",), n_train=2000, settings=(("epochs", "2"),), n=N
+        )
+        folder = run.train(wanted, tmp_path_factory.mktemp(model) / "out", jobs=1, quiet=True)
+        (found,) = (folder / "model").iterdir()
+        return found
+
+    return home
 
 
 @pytest.fixture(scope="module")
 def some(real_data: Path) -> Sequence[Example]:
     dataset = datasets.load("ag_news")
     return datasets.subset(dataset.test, N, dataset.name)
-
-
-def home_of(trained: Path, model: str) -> Path:
-    return next(home for home in (trained / "model").iterdir() if home.name.startswith(model))
 
 
 def members() -> dict[str, Attack]:
@@ -66,8 +73,8 @@ def victim_of(home: Path, rows: int) -> Victim:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("key", ["pwws", "deepwordbug", "hotflip", "relax"])
-def test_batches_windows_and_order(trained: Path, some: Sequence[Example], model: str, key: str) -> None:
-    home = home_of(trained, model)
+def test_batches_windows_and_order(home_of: Home, some: Sequence[Example], model: str, key: str) -> None:
+    home = home_of(model)
     ((name, attack),) = ((name, attack) for name, attack in members().items() if name.startswith(key))
 
     def attacked(rows: int, texts: Sequence[Example]) -> dict[str, Outcome]:
@@ -83,9 +90,9 @@ def test_batches_windows_and_order(trained: Path, some: Sequence[Example], model
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_without_bounds_a_naturally_trained_model_falls(trained: Path, real_data: Path, model: str) -> None:
+def test_without_bounds_a_naturally_trained_model_falls(home_of: Home, model: str) -> None:
     dataset = datasets.load("ag_news")
-    victim = victim_of(home_of(trained, model), 512)
+    victim = victim_of(home_of(model), 512)
     texts = datasets.subset(dataset.test, 200, dataset.name)
     logits, _ = evaluate.answers(victim, [example.text for example in texts])
     right = [example for example, row in zip(texts, logits, strict=True) if int(row.argmax()) == example.label][:100]
@@ -93,7 +100,7 @@ def test_without_bounds_a_naturally_trained_model_falls(trained: Path, real_data
     assert found.k >= 0.99 * found.n
 
 
-def test_the_canary_falls(trained: Path, tmp_path: Path) -> None:
+def test_the_canary_falls(real_data: Path, tmp_path: Path) -> None:
     """A defence that is known to be broken is no more robust under the suite than nature, and louder logits neither."""
     wanted = Experiment(
         dataset="ag_news",
@@ -111,9 +118,9 @@ def test_the_canary_falls(trained: Path, tmp_path: Path) -> None:
     assert [check for row in finished.rows for check in row.record.checks if check.check == "canary"]
 
 
-def command(trained: Path, out: Path, *more: str) -> list[str]:
+def command(home: Path, out: Path, *more: str) -> list[str]:
     words = ("--attack", "std@1", "--n", str(N_PROCESSES), "--target", "local", "-q", "-o", str(out))
-    return [sys.executable, "-m", "grit", "attack", str(home_of(trained, "student")), *words, *more]
+    return [sys.executable, "-m", "grit", "attack", str(home), *words, *more]
 
 
 def lasting(folder: Path) -> list[dict[str, Any]]:
@@ -124,13 +131,14 @@ def lasting(folder: Path) -> list[dict[str, Any]]:
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_processes_and_kills(trained: Path, tmp_path: Path) -> None:
+def test_processes_and_kills(home_of: Home, tmp_path: Path) -> None:
+    home = home_of("student")
     for jobs in ("1", "2"):
-        subprocess.run(command(trained, tmp_path / jobs, "--jobs", jobs), env=ENVIRONMENT, check=True)
+        subprocess.run(command(home, tmp_path / jobs, "--jobs", jobs), env=ENVIRONMENT, check=True)
     assert lasting(tmp_path / "1") == lasting(tmp_path / "2")
     moments, kills, least = random.Random(3), 0, 4.0
     while True:
-        process = subprocess.Popen(command(trained, tmp_path / "killed", "--jobs", "2"), env=ENVIRONMENT)
+        process = subprocess.Popen(command(home, tmp_path / "killed", "--jobs", "2"), env=ENVIRONMENT)
         try:
             assert process.wait(timeout=moments.uniform(least, 2 * least)) == 0
             break
