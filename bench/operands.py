@@ -108,12 +108,22 @@ def artefacts(operand: str) -> dict[str, bytes]:
     home = path if (path / experiment.ARTEFACT).is_file() and path.parent.name == "model" else None
     folder = home.parent.parent if home else path
     if not (folder / experiment.CONFIG).is_file():
-        return {row.label: row.artefact for row in rows(operand) if row.artefact is not None}
-    found = {}
+        return _named(operand, [(row.label, row.artefact) for row in rows(operand) if row.artefact is not None])
+    found = []
     for plan in experiment.rows(experiment.from_config(folder)):
         file = experiment.Folder(folder).model(plan.name) / experiment.ARTEFACT
         if file.is_file() and home in (None, file.parent):
-            found[f"{plan.model} {plan.scheme.name} seed {plan.seed}"] = records.read(file)
+            found.append((f"{plan.model} {plan.scheme.name} seed {plan.seed}", records.read(file)))
     if not found:
         raise CouldNotMeasure(f"{operand} holds no exported row yet; the same 'grit run' or 'grit train' continues it")
-    return found
+    return _named(operand, found)
+
+
+def _named(operand: str, found: list[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Label -> bytes. Two rows of one label, as of two configurations of a model, cannot answer for each other."""
+    table = dict(found)
+    if len(table) != len(found):
+        labels = [label for label, _ in found]
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(f"{labels.count(twice)} rows are called {twice!r} in {operand}: name one, RUN/model/ROW")
+    return table
