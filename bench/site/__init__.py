@@ -25,6 +25,7 @@ from grit.bench.site import data
 
 PAGE = "index.html"
 SCRIPTS = "scripts"
+FIRST_ROWS = 50  # of a dataset, shown until the reader asks for all
 # The page's own program, in the order in which its files are joined: what is used stands before what uses it.
 PROGRAM = (
     "board.js",
@@ -71,6 +72,7 @@ def _rendered(sections: Sequence[Section], packed: data.Packed) -> bytes:
         programs=programs,
         digests=[_policy_digest(program) for program in programs],
         packed=packed,
+        first_rows=FIRST_ROWS,
         notices=_text("vendored.txt"),
     )
     return page.encode()

@@ -44,7 +44,7 @@ function labels(highest, rows, x, y, aside) {
 
 function draw(figure, section, cost) {
   const rows = section.rows
-    .filter((row) => !row.element.hidden && row.cells[cost] > 0 && row.cells.n > 0)
+    .filter((row) => row.passes && row.cells[cost] > 0 && row.cells.n > 0)
     .map((row) => ({ ...row, cost: row.cells[cost], worst: valueOf(row, "worst") }));
   const place = figure.querySelector(".plot");
   figure.hidden = !rows.length;
@@ -113,7 +113,7 @@ const drawn = new WeakMap(); // figures -> what was last drawn into them
 function redraw(section) {
   for (const figure of section.element.querySelectorAll("figure[data-cost]")) {
     const cost = figure.dataset.cost || costChosen();
-    const there = section.rows.map((row) => (row.element.hidden ? 0 : 1)).join("");
+    const there = section.rows.map((row) => Number(row.passes)).join("");
     const now = `${cost} ${figure.parentElement.clientWidth} ${there}`;
     if (drawn.get(figure) === now) continue;
     drawn.set(figure, now);

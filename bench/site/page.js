@@ -33,8 +33,8 @@ function showAgain() {
 function followAddress() {
   if (readAddress()) {
     fillForm();
-    filter();
     sortAsSaid();
+    filter();
     show(true);
   } else if (shownView) { // a place on the board, named from a view
     Object.assign(state, { row: "", a: "", b: "", attack: "" });
@@ -86,8 +86,8 @@ async function start() {
   addEventListener("hashchange", followAddress);
   readAddress();
   fillForm();
-  filter();
   sortAsSaid();
+  filter();
   sections.forEach(watch);
   if (state.row || state.a) show(true);
   document.documentElement.dataset.ready = "";

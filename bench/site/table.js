@@ -12,7 +12,8 @@ function sort(section, key, descending) {
     const by = typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
     return sign * by || a.place - b.place;
   });
-  section.table.tBodies[0].append(...order.map(({ row }) => row.element));
+  section.order = order.map(({ row }) => row);
+  section.table.tBodies[0].append(...section.order.map((row) => row.element));
   for (const heading of section.table.tHead.rows[0].cells) {
     if (heading.dataset.key === key) heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
     else heading.removeAttribute("aria-sort");
@@ -24,6 +25,7 @@ function sortBy(section, heading) {
   const before = heading.getAttribute("aria-sort");
   const descending = before ? before === "ascending" : !heading.classList.contains("text") && key !== "rank";
   sort(section, key, descending);
+  filter();
   settle({ sort: `${section.at} ${descending ? "down" : "up"} ${key}` });
   announce(`Sorted by ${heading.textContent}, ${descending ? "descending" : "ascending"}.`);
 }
@@ -61,12 +63,15 @@ function filter() {
   let shown = 0;
   for (const section of sections) {
     let left = 0;
-    for (const row of section.rows) {
-      const hidden = !passes(row);
+    for (const row of section.order) {
+      row.passes = passes(row);
+      left += row.passes;
+      const hidden = !row.passes || left > section.limit;
       if (row.element.hidden !== hidden) row.element.hidden = hidden;
-      left += !hidden;
     }
     section.element.hidden = left === 0;
+    section.rest.hidden = left <= section.limit;
+    section.rest.textContent = `Show all ${left} rows`;
     shown += left;
   }
   const all = byKey.size;
@@ -119,9 +124,19 @@ function offerPair() {
   }
 }
 
+function showAll(section) {
+  section.limit = Infinity;
+  filter();
+  section.table.parentElement.focus(); // the button is gone
+}
+
 // --- what the program adds to the plain table ------------------------------------------------------------
 
 function furnish(section) {
+  section.order = section.rows;
+  section.limit = Number(section.table.dataset.first); // laying out hundreds of rows takes longer than reading the first
+  section.rest = make("button", { type: "button", class: "rest", click: () => showAll(section) });
+  section.table.parentElement.after(section.rest);
   for (const heading of section.table.tHead.rows[0].cells) {
     const button = make("button", { type: "button", click: () => sortBy(section, heading) }, heading.textContent);
     heading.replaceChildren(button);
