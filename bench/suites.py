@@ -50,8 +50,9 @@ def load(name: str = "std@1") -> Suite:
 
 
 def attacks(suite: Suite, lexicon: str = "default") -> dict[str, Attack]:
-    """The configured members by their full names, in order; ``lexicon`` is written out as what it resolves to."""
-    resolved = lexicons.load(lexicon).name
+    """The configured members by full name, in order; a default lexicon is written out, a table keeps its path."""
+    source = lexicons.load(lexicon)
+    resolved = source.name if lexicon == "default" else lexicon
     found: dict[str, Attack] = {}
     for member in suite.members:
         attack = registry.attack(f"{member}+{resolved}")

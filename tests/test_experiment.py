@@ -10,7 +10,7 @@ import pytest
 
 from grit.bench import datasets, experiment, lexicons, registry
 from grit.bench.experiment import Experiment, Folder
-from grit.bench.types import MalformedInput, UsageError
+from grit.bench.types import MalformedInput, StorageError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_the_default_folder_names_dataset_and_digest(corpus: datasets.Dataset) -
 
 
 def test_n_is_capped_by_the_test_split(corpus: datasets.Dataset) -> None:
-    assert experiment.n_test(Experiment(), corpus) == 500
+    assert experiment.n_test(Experiment(), corpus) == 300
     assert experiment.n_test(Experiment(n=9999), corpus) == 500
     assert experiment.n_test(Experiment(n=7), corpus) == 7
 
@@ -246,3 +246,155 @@ def test_n_train_takes_a_stratified_subset() -> None:
 def test_json_of_the_experiment_is_plain(tmp_path: Path, corpus: datasets.Dataset) -> None:
     Folder(tmp_path / "run").open(Experiment(), corpus)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["revision"] == corpus.revision
+
+
+# --- names and values that are easily confused ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "parsed"),
+    [
+        ("student", ("student", ())),
+        ("student[]", ("student", ())),
+        ("student[hidden=10]", ("student", (("hidden", "10"),))),
+        ("student[hidden=10,,embedding=a=b]", ("student", (("hidden", "10"), ("embedding", "a=b")))),
+        ("module:callable", ("module:callable", ())),
+    ],
+)
+def test_a_model_is_a_name_with_its_fields(spec: str, parsed: object) -> None:
+    assert experiment._parse_spec(spec) == parsed
+
+
+@pytest.mark.parametrize("spec", ["", "[]", "a]", "a[b=1]]", "a[b=1][c=2]", "a[b=1]c"])
+def test_what_is_no_model_is_refused(spec: str) -> None:
+    with pytest.raises(UsageError, match="expected a name, or name"):
+        experiment._parse_spec(spec)
+
+
+def test_a_setting_goes_before_what_the_name_says_and_both_show_once() -> None:
+    wanted = Experiment(models=("student[hidden=10]",), schemes=("natural",), settings=(("student.hidden", "12"),))
+    (plan,) = experiment.rows(wanted)
+    assert plan.config.hidden == 12 and plan.name == "student[hidden=12].natural.s0"
+
+
+def test_a_setting_to_the_default_leaves_the_name_alone() -> None:
+    (plain,) = experiment.rows(Experiment(models=("student",), schemes=("natural",)))
+    wanted = Experiment(
+        models=("student",), schemes=("natural",), settings=(("hidden", str(plain.config.hidden)), ("epochs", "77"))
+    )
+    (plan,) = experiment.rows(wanted)
+    assert plan.name == "student[epochs=77].natural.s0" and plan.config == plain.config
+
+
+def test_the_same_row_by_two_spellings_is_the_same_row() -> None:
+    (plain,) = experiment.rows(Experiment(models=("student",), schemes=("natural",)))
+    default = f"student[hidden={plain.config.hidden}]"
+    with pytest.raises(UsageError, match=r"names a row twice: student\.natural\.s0"):
+        experiment.rows(Experiment(models=("student", default), schemes=("natural",)))
+
+
+def test_a_setting_for_one_objective_says_nothing_of_another() -> None:
+    wanted = Experiment(models=("student",), schemes=("distil", "natural"), settings=(("distil.temperature", "2.0"),))
+    distilled, natural = experiment.rows(wanted)
+    assert "temperature=2.0" in distilled.name and natural.name == "student.natural.s0"
+
+
+def test_names_of_rows_are_files_of_their_own() -> None:
+    wanted = Experiment(models=("student", "student[hidden=7]", "tfidf"), settings=(("learning_rate", "0.5"),))
+    names = [plan.name for plan in experiment.rows(wanted)]
+    assert len(set(names)) == 6 and not [name for name in names if "/" in name or name.startswith(".")]
+
+
+def test_a_callable_comes_without_a_scheme() -> None:
+    assert experiment.is_callable(Experiment(models=("module:f",), schemes=()))
+    assert not experiment.is_callable(Experiment())
+
+
+# --- attacks and suites --------------------------------------------------------------------------------------
+
+
+def test_the_members_of_a_suite_by_hand_are_the_suite() -> None:
+    suite = experiment.attacks(Experiment(attacks=("std@1+thesaurus",)))
+    apart = experiment.attacks(Experiment(attacks=("pwws+thesaurus", "deepwordbug", "hotflip+thesaurus")))
+    assert list(suite) == ["pwws.strong+thesaurus", "deepwordbug.strong", "hotflip.strong+thesaurus"]
+    name, digest = experiment.suite(suite)
+    assert name == "std@1+thesaurus" and len(digest) == 64
+    assert set(apart) == set(suite)
+    assert experiment.suite(apart)[0] in ("", name)  # deepwordbug alone names no lexicon: where one differs, no suite
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "weaker"])
+def test_what_differs_from_a_suite_is_none(change: str) -> None:
+    found = experiment.attacks(Experiment(attacks=("std@1+thesaurus",)))
+    if change == "fewer":
+        found.popitem()
+    elif change == "more":
+        found |= experiment.attacks(Experiment(attacks=("random_search+thesaurus",)))
+    else:
+        name = "pwws.strong+thesaurus"
+        threat = dataclasses.replace(found[name].threat, max_words=0.1)
+        found[name] = dataclasses.replace(found[name], threat=threat)  # type: ignore[type-var]
+    assert experiment.suite(found) == ("", "")
+
+
+def test_a_suite_over_a_table_of_ones_own_reads_that_table(tmp_path: Path) -> None:
+    """The name of a table is not where it lies: by its name alone nobody finds it again."""
+    (tmp_path / "mine.json").write_text('{"glad": ["happy"]}')
+    path = str(tmp_path / "mine.json")
+    found = experiment.attacks(Experiment(attacks=(f"std@1+{path}",)))
+    assert {attack.threat.lexicon for attack in found.values()} == {path}
+    for attack in found.values():
+        assert lexicons.load(attack.threat.lexicon).synonyms("glad") == ("happy",)
+    _, own = experiment.suite(found)
+    assert own and own != experiment.suite(experiment.attacks(Experiment(attacks=("std@1+thesaurus",))))[1]
+
+
+def test_an_attack_of_a_suite_is_not_asked_for_again() -> None:
+    with pytest.raises(UsageError, match=r"attack pwws\.strong\+thesaurus is asked for twice"):
+        experiment.attacks(Experiment(attacks=("std@1+thesaurus", "pwws+thesaurus")))
+    with pytest.raises(UsageError, match="did you mean 'std@1'"):
+        experiment.attacks(Experiment(attacks=("sdt@1",)))
+    with pytest.raises(UsageError, match="there is no such file"):
+        experiment.attacks(Experiment(attacks=("pwws+none.json",)))
+
+
+# --- the folder ---------------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_folder_are_those_whose_training_ended(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert folder.rows == []
+    for name in ("b.natural.s0", "a.natural.s0", "c.natural.s0"):
+        folder.model(name).mkdir(parents=True)
+        if not name.startswith("c"):
+            (folder.model(name) / experiment.CONFIG).write_text("{}")
+    (tmp_path / "model" / "stray").write_text("a file")
+    assert folder.rows == ["a.natural.s0", "b.natural.s0"]
+
+
+def test_a_lock_is_given_back_by_work_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Folder(tmp_path / "new").lock():
+        assert (tmp_path / "new").is_dir()
+        raise ZeroDivisionError
+    with Folder(tmp_path / "new").lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path, corpus: datasets.Dataset) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for work in (
+        Folder(tmp_path / "file" / "run").lock().__enter__,
+        lambda: Folder(tmp_path / "file").lock().__enter__(),
+    ):
+        with pytest.raises(StorageError, match="give another folder with -o"):
+            work()
+    with pytest.raises(StorageError, match="give another folder with -o"):
+        Folder(tmp_path / "file" / "run").open(Experiment(), corpus)
+
+
+def test_a_configuration_of_lists_reads_back_as_tuples(tmp_path: Path) -> None:
+    """JSON has no tuples, and an experiment of lists would have another digest or none."""
+    wanted = Experiment(attacks=("pwws",), settings=(("epochs", "2"), ("student.hidden", "3")), n=None, seed=9)
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": dataclasses.asdict(wanted)}))
+    found = experiment.from_config(tmp_path)
+    assert found == wanted and hash(found) == hash(wanted)
