@@ -254,7 +254,7 @@ def test_every_body_gives_the_bits_of_the_reference(
     )
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", LAYERS[1:])  # the vocabulary has had its turn
 @pytest.mark.parametrize("body", BODIES)
 def test_every_word_layer_gives_the_bits_of_the_reference(build: Build, body: str, layer: str) -> None:
     program = integers(make(body, layer, features=37))
@@ -262,7 +262,9 @@ def test_every_word_layer_gives_the_bits_of_the_reference(build: Build, body: st
     np.testing.assert_array_equal(build(program).texts(texts), words.answer(FixedArtefact(program, "", {}), texts))
 
 
-@pytest.mark.parametrize("name", ["fastgrnn", "student", "teacher", "prado", "hashed", "tfidf"])
+@pytest.mark.parametrize(
+    "name", ["fastgrnn", "student", pytest.param("teacher", marks=pytest.mark.long), "prado", "hashed", "tfidf"]
+)
 def test_every_model_of_the_house_compiles_to_its_own_bits(build: Build, name: str) -> None:
     """As its author configured it, on short texts, an empty one, and one of 10,000 words; fp32 within the tolerance."""
     cls = registry.load("models", name)
@@ -453,7 +455,10 @@ def test_a_text_is_cut_at_the_limit(build: Build) -> None:
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel not in ("small", "vnni")])
 @pytest.mark.parametrize(
     ("body", "layer"),
-    [(body, layer) for layer in LAYERS for body in BODIES if (layer == "ternary") == (body == "pool")],
+    [
+        *(("lstm", "vocabulary"), ("fastgrnn", "buckets"), ("pool", "ternary")),
+        *(pytest.param("mean", layer, marks=pytest.mark.long) for layer in LAYERS),
+    ],
 )
 def test_fp32_is_the_float_program_within_its_tolerance(build: Build, body: str, layer: str, kernel: str) -> None:
     program = make(body, layer, features=33, units=19)
@@ -475,7 +480,9 @@ def test_fp32_activations_saturate(build: Build) -> None:
 # --- what is emitted --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(
+    "body", ["lstm", "pool", *(pytest.param(body, marks=pytest.mark.long) for body in BODIES[1::2])]
+)
 @pytest.mark.parametrize("floats", [False, True])
 def test_source_is_plain_c99_without_a_warning(tmp_path: Path, body: str, floats: bool) -> None:
     program = make(body, "ternary" if body == "pool" else "vocabulary")
@@ -485,7 +492,7 @@ def test_source_is_plain_c99_without_a_warning(tmp_path: Path, body: str, floats
     if not found:
         pytest.skip("neither gcc nor clang")
     for path, flags in itertools.product(found, KERNELS.values()):
-        if "vnni.h" not in flags and not (floats and "-DGRIT_SMALL" in flags):
+        if "vnni.h" not in flags and "-DGRIT_SMALL" not in flags:
             subprocess.run([path, *strict, *flags, "model.c", "-o", "model.o"], cwd=tmp_path, check=True)
 
 

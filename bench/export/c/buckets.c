@@ -10,7 +10,8 @@ static uint32_t grit_bucket(uint64_t hash)
 #elif UINTPTR_MAX > 0xFFFFFFFFu
     return (uint32_t)(hash % (uint32_t)GRIT_TABLE_ROWS);
 #else /* by hand: a 64-bit division would need a library */
-    uint32_t rest = (uint32_t)(hash >> 32) % (uint32_t)GRIT_TABLE_ROWS;
+    const uint32_t high = (uint32_t)(hash >> 32);
+    uint32_t rest = high - grit_quotient(high, (uint32_t)GRIT_TABLE_ROWS) * (uint32_t)GRIT_TABLE_ROWS;
     int bit;
     for (bit = 31; bit >= 0; bit--) {
         rest = rest << 1 | ((uint32_t)hash >> bit & 1);

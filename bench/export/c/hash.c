@@ -17,16 +17,16 @@ static uint64_t grit_mixed(uint64_t value)
 
 static void grit_hash_begin(grit_hash *hash, uint32_t size)
 {
-    hash->low = size * GRIT_K1;
+    hash->low = grit_times(size, GRIT_K1);
     hash->high = hash->block = 0;
     hash->filled = 0;
 }
 
 static void grit_hash_byte(grit_hash *hash, uint8_t byte)
 {
-    hash->block |= (uint64_t)byte << 8 * hash->filled;
+    hash->block |= grit_byte_at(byte, hash->filled);
     if (++hash->filled == 8) {
-        hash->low = (hash->low ^ grit_mixed(hash->block * GRIT_K1) * GRIT_K1) * GRIT_K1;
+        hash->low = grit_times(hash->low ^ grit_times(grit_mixed(grit_times(hash->block, GRIT_K1)), GRIT_K1), GRIT_K1);
         hash->high ^= hash->low;
         hash->block = 0;
         hash->filled = 0;
@@ -43,13 +43,13 @@ static void grit_hash_token(grit_hash *hash, grit_token token)
 static void grit_hash_end(grit_hash *hash)
 {
     if (hash->filled) {
-        hash->low = (hash->low ^ hash->block) * GRIT_K1;
+        hash->low = grit_times(hash->low ^ hash->block, GRIT_K1);
         hash->high ^= hash->low;
     }
-    hash->low = grit_mixed(hash->low) * GRIT_K1;
+    hash->low = grit_times(grit_mixed(hash->low), GRIT_K1);
     hash->high ^= hash->low;
     hash->low = grit_mixed(hash->low);
-    hash->high = grit_mixed(hash->high * GRIT_K2) * GRIT_K2;
+    hash->high = grit_times(grit_mixed(grit_times(hash->high, GRIT_K2)), GRIT_K2);
 }
 
 static const grit_token grit_null = {(const uint8_t *)"<null>", 6};

@@ -36,5 +36,6 @@ static void grit_map(const grit_byte *x, uint32_t *pairs, int32_t *sums, grit_by
 /* The weighted mean in Q7 of values less 128: sum of weight times value, sum of weights. */
 static inline int16_t grit_weighted(uint32_t sum, uint32_t total)
 {
-    return (int16_t)((int32_t)((sum / total << 7) + (sum % total << 7) / total) - 16384);
+    const uint32_t whole = grit_quotient(sum, total), rest = sum - whole * total;
+    return (int16_t)((int32_t)((whole << 7) + grit_quotient(rest << 7, total)) - 16384);
 }

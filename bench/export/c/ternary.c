@@ -40,10 +40,10 @@ static void grit_expand(model_token token, grit_digit *x)
         grit_digits(low, x + k);
         if (k + 32 < GRIT_WIDTH)
             grit_digits(high, x + k + 32);
-        low = (low ^ low >> 47) * GRIT_K1;
+        low = grit_times(low ^ low >> 47, GRIT_K1);
         high ^= low;
         low ^= low >> 47;
-        high *= GRIT_K2;
-        high = (high ^ high >> 47) * GRIT_K2;
+        high = grit_times(high, GRIT_K2);
+        high = grit_times(high ^ high >> 47, GRIT_K2);
     }
 }
