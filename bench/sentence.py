@@ -207,8 +207,7 @@ class Text:
 
     __slots__ = (
         "_candidates",
-        "_distances",
-        "_legal",
+        "_facts",
         "_lexicon",
         "_piece_of",
         "_stop_words",
@@ -247,8 +246,7 @@ class Text:
         self._stop_words = stop_words
         self.vocabulary = vocabulary
         self._candidates: dict[int, tuple[str, ...]] = {}
-        self._distances: dict[Edit, int] = {}  # of a replacement from the word it is written over
-        self._legal: dict[Edit, str | None] = {}
+        self._facts: dict[Edit, tuple[int, str | None]] = {}  # of well-formed edits: see _fact
         self._tags: list[str | None] | None = None
 
     # What may stand in a word's place.
@@ -361,24 +359,49 @@ class Text:
 
     def violation(self, script: Script) -> str | None:
         """Why a script lies outside the threat, or None. Words that the spaces of the threat cannot hold are named."""
-        reason = self.malformed(script)
-        if reason is not None:
-            return f"malformed script: {reason}"
         if len(script) > self.max_edits:
+            malformed = self.malformed(script)
+            if malformed is not None:
+                return f"malformed script: {malformed}"
             return f"{len(script)} words changed, at most {self.max_edits} of {len(self.words)} may"
+        facts = self._facts
+        last, distance, reason, checked = -1, 0, None, False
         for edit in script:
-            if edit not in self._legal:
-                self._legal[edit] = self._illegal(edit)
-            if self._legal[edit] is not None:
-                return self._legal[edit]
+            fact = facts.get(edit)
+            if not checked and (fact is None or edit[1] <= last):
+                checked = True
+                malformed = self.malformed(script)
+                if malformed is not None:
+                    return f"malformed script: {malformed}"
+            if fact is None:
+                fact = facts[edit] = self._fact(edit)
+            last = edit[1]
+            distance += fact[0]
+            reason = reason or fact[1]
+        if reason is not None:
+            return reason
         limit = self.threat.max_text_distance
-        if limit is not None and not self._within(script, limit):
-            return f"text distance {levenshtein(self.text, self.apply(script))}, at most {limit}"
+        # The sum over the words bounds the distance of the texts from above, so texts are compared near the limit only.
+        if limit is not None and distance > limit:
+            between = levenshtein(self.text, self.apply(script))
+            if between > limit:
+                return f"text distance {between}, at most {limit}"
         return None
 
     def allows(self, script: Script) -> bool:
         """Whether the threat holds a script."""
         return self.violation(script) is None
+
+    def _fact(self, edit: Edit) -> tuple[int, str | None]:
+        """How far an edit moves the text at most, and why no threat of this kind holds it, or None.
+
+        Only replacements are told how far, and only where a limit asks: all others count as beyond any limit.
+        """
+        limit = self.threat.max_text_distance
+        if limit is None:
+            return 0, self._illegal(edit)
+        moved = levenshtein(self.words[edit.index], edit.word) if edit.op == "replace" else limit + 1
+        return moved, self._illegal(edit)
 
     def _illegal(self, edit: Edit) -> str | None:
         op, index, word = edit
@@ -406,22 +429,6 @@ class Text:
             elif word in self._space(space, index):
                 return None
         return f"word {index}: {word!r} is in none of {', '.join(self.threat.spaces)} of {original!r}"
-
-    def _within(self, script: Script, limit: int) -> bool:
-        """Whether the Levenshtein distance of the whole texts is at most ``limit``.
-
-        The sum over the changed words bounds it from above, so whole texts are compared only near the limit.
-        """
-        if all(edit.op == "replace" for edit in script) and sum(map(self._distance, script)) <= limit:
-            return True
-        return levenshtein(self.text, self.apply(script)) <= limit
-
-    def _distance(self, edit: Edit) -> int:
-        """The Levenshtein distance of a replacement from the word it is written over."""
-        known = self._distances.get(edit)
-        if known is None:
-            known = self._distances[edit] = levenshtein(self.words[edit.index], edit.word)
-        return known
 
 
 def composed(base: Script, edit: Edit) -> Script:

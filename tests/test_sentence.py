@@ -441,6 +441,22 @@ def test_the_limit_on_whole_texts_holds_exactly(changes: list[tuple[int, str]], 
         assert text.allows(script) == (levenshtein(text.text, text.apply(script)) <= limit)
 
 
+def test_what_is_known_of_single_edits_hides_no_malformed_script() -> None:
+    text = Text("abcd efgh ijkl", Threat(spaces=("characters", "any"), max_words=1.0, max_text_distance=9))
+    first, second, twice = replace(0, "x"), replace(1, "y"), replace(1, "z")
+    inserted = Edit("insert", 1, "w")
+    for edit in (first, second, twice, inserted):
+        assert text.allows((edit,)) and text.allows((edit,))
+    assert text.allows((first, second)) and text.allows((first, inserted, second))
+    assert text.violation((second, first)) == "malformed script: not sorted by index"
+    assert (text.violation((second, twice)) or "").startswith("malformed script: word 1 changed twice")
+    assert (text.violation((first, second, twice, inserted)) or "").startswith("malformed script: word 1")
+    assert (
+        text.violation((first, second, replace(2, "v"), Edit("insert", 3, "u")))
+        == "4 words changed, at most 3 of 3 may"
+    )
+
+
 def test_a_lexicon_is_asked_once_a_word() -> None:
     asked: list[tuple[str, str | None]] = []
 
