@@ -110,15 +110,18 @@ def verify(bundle: Bundle, setting: Setting, *, without: frozenset[str] = frozen
 
 
 def _found(check: Check, code: int, case: Case) -> list[Finding]:
+    reasons: list[str] = []
+    ended: list[Finding] = []
     try:
-        reasons = [one_line(reason) for reason in check(case)]
+        for reason in check(case):
+            reasons.append(one_line(reason))
     except (MalformedInput, SandboxViolation, CouldNotMeasure) as error:
-        return [Finding(check=check.__name__, code=error.exit_code, reason=one_line(str(error)))]
+        ended.append(Finding(check=check.__name__, code=error.exit_code, reason=one_line(str(error))))
     except UsageError as error:  # a name that the bundle brought, and nobody here knows
-        return [Finding(check=check.__name__, code=CouldNotMeasure.exit_code, reason=one_line(str(error)))]
+        ended.append(Finding(check=check.__name__, code=CouldNotMeasure.exit_code, reason=one_line(str(error))))
     if len(reasons) > _MOST_REASONS:
         reasons[_MOST_REASONS - 1] += f" (and {len(reasons) - _MOST_REASONS} more like it)"
-    return [Finding(check=check.__name__, code=code, reason=reason) for reason in reasons[:_MOST_REASONS]]
+    return [Finding(check=check.__name__, code=code, reason=reason) for reason in reasons[:_MOST_REASONS]] + ended
 
 
 def verify_path(path: Path, setting: Setting, verdict: Path | None = None) -> tuple[Report, bool]:
