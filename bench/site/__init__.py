@@ -25,7 +25,7 @@ from grit.bench.site import data
 
 PAGE = "index.html"
 SCRIPTS = "scripts"
-FIRST_ROWS = 50  # of a dataset, shown until the reader asks for all
+FIRST_ROWS = 25  # of a dataset, a screen full: shown until the reader asks for all
 # The page's own program, in the order in which its files are joined: what is used stands before what uses it.
 PROGRAM = (
     "board.js",

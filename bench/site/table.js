@@ -75,7 +75,7 @@ function filter() {
     shown += left;
   }
   const all = byKey.size;
-  document.querySelector("#filters output").value = shown === all ? `${all} rows` : `${shown} of ${all} rows`;
+  document.querySelector("#filters output").value = shown === all ? `${all} row${all === 1 ? "" : "s"}` : `${shown} of ${all} rows`;
   redrawSoon();
 }
 
