@@ -244,6 +244,42 @@ def test_margin_and_evidence() -> None:
     assert torch.allclose(evidence(logits + 7, labels), evidence(logits, labels))
 
 
+class Normal(Bag):
+    """A bag whose state is normalised by the mean of the batch in training, and by a running mean when deployed."""
+
+    def __init__(self, vocabulary: tuple[str, ...], classes: int, width: int, seed: int) -> None:
+        super().__init__(vocabulary, classes, width, seed)
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+
+    def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
+        words, state = super().read(features, lengths)
+        if not self.training:
+            return Reading(words, state - self.mean)
+        with torch.no_grad():
+            self.mean.lerp_(state.mean(0), 0.1)
+        return Reading(words, state - state.mean(0))
+
+
+@pytest.mark.parametrize(
+    "objective", [Gradmask(hard=1.0, lexicon=""), Perturb(), Perturb(kind="pgd"), Hotword(lexicon="")]
+)
+def test_attacked_texts_leave_no_trace_in_running_statistics(objective: Any) -> None:
+    student = built(Normal)
+    student.train()
+    step = step_of(scene_of(student, examples()), objective=objective)
+    assert torch.isfinite(objective(step)) and not student.mean.any()
+    step.logits  # noqa: B018  # the pass over the texts as they are
+    assert student.mean.any()
+
+
+def test_the_only_pass_of_a_scheme_moves_them() -> None:
+    student, objective = built(Normal), Free()
+    student.train()
+    objective(step_of(scene_of(student, examples()), objective=objective))
+    assert student.mean.any()
+
+
 def test_quiet_puts_the_mode_back() -> None:
     model = built()
     for mode in (True, False):

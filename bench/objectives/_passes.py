@@ -23,6 +23,22 @@ def quiet(model: Model) -> Iterator[None]:
         model.train(before)
 
 
+@contextmanager
+def unmoved(model: Model) -> Iterator[None]:
+    """Running statistics are put back after: those of a deployed model are of texts as they come.
+
+    Left to move with attacked and perturbed texts too, they drift from what clean texts need until a model that has
+    learned well answers one label (Xie et al., "Adversarial Examples Improve Image Recognition", CVPR 2020, section 3).
+    """
+    assert isinstance(model, nn.Module)  # by the contract of Model
+    before = [(buffer, buffer.clone()) for buffer in model.buffers() if buffer.is_floating_point()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
 def answer(model: Model, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """features [batch seq feat] -> logits [batch classes]."""
     return model.head(model.read(features, lengths).state)

@@ -18,7 +18,7 @@ from torch import nn
 
 from grit.bench.objectives._flips import Flips
 from grit.bench.objectives._lessons import Lessons
-from grit.bench.objectives._passes import answer, evidence, margin, quiet
+from grit.bench.objectives._passes import answer, evidence, margin, quiet, unmoved
 from grit.bench.objectives._words import Codebook, Split, Words
 from grit.bench.types import Model, Reading, UsageError
 
@@ -164,8 +164,9 @@ class Step:
         return (gradient * features.detach()).sum(-1)
 
     def again(self, features: torch.Tensor) -> torch.Tensor:
-        """The student's logits on other features of the same texts: [batch classes]."""
-        return answer(self.student, features, self.lengths)
+        """The student's logits on other features of the same texts, its running statistics unmoved: [batch classes]."""
+        with unmoved(self.student):
+            return answer(self.student, features, self.lengths)
 
     def over(self, rows: np.ndarray) -> torch.Tensor:
         """The student's features of other words in the same places: [batch seq feat]."""
