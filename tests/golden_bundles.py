@@ -1046,8 +1046,10 @@ def _() -> Files:
 @golden("an attack that is not here", 4, "suite", reason="lexicon", level="spot")
 def _() -> Files:
     def change(tree: dict[str, Any]) -> None:
-        tree["record"]["attacks"][0]["threat"]["lexicon"] = "nonesuch"
-        tree["record"]["attacks"][0]["lexicon"] = "nonesuch"
+        attack = tree["record"]["attacks"][0]
+        attack["threat"]["lexicon"] = attack["lexicon"] = "nonesuch"
+        whole = {**attack["parameters"], "threat": attack["threat"]}
+        attack["parameters_sha256"] = records.digest(records.encode(whole))
 
     return put_together(apart(edited(honest(), change)), recount=False)
 

@@ -1286,7 +1286,7 @@ def test_what_is_deployed_is_what_is_exported(body: str, tmp_path: Path) -> None
     path = tmp_path / "artefact.safetensors"
     path.write_bytes(build.deployed(model, texts))
     answers = words.answer(build.load(path), texts)
-    for format_ in build.FORMATS:
+    for format_ in ("program", "onnx"):  # C is compiled and held to the same bits in test_export_c
         for precision in build.PRECISIONS:
             out = tmp_path / format_ / precision
             sizes = build.export(model, path, format_, precision, out)
