@@ -48,7 +48,7 @@ class Prado(nn.Module):
         max_tokens: int = 128  # released configuration
 
     # Adam 1e-3 and 1e-4 of L2 as released, for far fewer steps
-    recipe: ClassVar[Recipe] = Recipe(epochs=20, batch_size=64, learning_rate=1e-3, weight_decay=1e-4)
+    recipe: ClassVar[Recipe] = Recipe(epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4)
     separable: ClassVar[bool] = True
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:
