@@ -377,7 +377,7 @@ def export(model: str, format_: str, precision: str, output: Path | None, as_jso
 
 @grit.command()
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
+@click.option("--format", "format_", type=click.Choice(["terminal", "markdown", "csv", "readme"]), default="terminal")
 @_output
 @_json
 @_debug
@@ -386,6 +386,9 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
     from grit.bench import leaderboard, records, submission
     from grit.bench.site import verdicts, write_page
 
+    if format_ == "readme":
+        _readme(folders)
+        return
     chosen = list(folders) or [Path("runs")]
     if not folders and not chosen[0].is_dir():
         raise CouldNotMeasure("no folder runs/ here: name run folders, or 'grit run' first")
@@ -403,6 +406,15 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
         click.echo(leaderboard.comma_separated(sections), nl=False)
     else:
         _print(sections)
+
+
+def _readme(folders: tuple[Path, ...]) -> None:
+    """leaderboards/README.md, of the bundles below a folder."""
+    from grit.bench.site.overview import overview
+
+    if len(folders) != 1 or not folders[0].is_dir():
+        raise UsageError("--format readme is of one folder of bundles: grit board leaderboards/ --format readme")
+    click.echo(overview(folders[0].resolve()), nl=False)
 
 
 def _show(finished: Finished, as_json: bool) -> None:

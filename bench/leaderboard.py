@@ -528,10 +528,29 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
         if any(instructions(line.record, core) is not None for line in section.lines):
             found[f"{core} instructions"] = Column(f"{core.upper()} instr.", _instructions_cell(core))
     found["local p50"] = Column("Local p50", lambda line: _timed(latency(line.record)))
+    if any(line.verified for line in section.lines):
+        found["verified"] = Column("Verified", _verified_cell, number=False)
     found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
     if not section.several_seeds:
         del found["seed"]
     return found
+
+
+def badge(line: Line) -> str:
+    """spot 2026-11-22: what a verifier did and when, and by how much a challenge has lowered the row."""
+    if line.verified is None:
+        return ""
+    said = f"{line.verified.level} {line.verified.on}"
+    lowered = line.verified.lowered
+    return said if lowered is None else f"{said} lowered to {lowered}/{line.record.worst.n}"
+
+
+def _verified_cell(line: Line) -> str:
+    """stale: spot 2026-11-22; or, of a verdict that holds: spot 2026-11-22, floor 4.1 %."""
+    if line.verified is None:
+        return "-"
+    said = badge(line) if line.verified.state == "current" else f"{line.verified.state}: {badge(line)}"
+    return said if line.verified.floor is None else f"{said}, floor {100 * line.verified.floor:.1f} %"
 
 
 def attack_text(line: Line, at: int) -> str:
@@ -609,6 +628,7 @@ _DROPPED_FIRST = (
     "parts",
     "random",
     "pool",
+    "verified",
     "flags",
     "k/n",
     "clean interval",

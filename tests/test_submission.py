@@ -17,7 +17,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grit.bench import challenge, leaderboard, records, submission, verify
+from grit.bench import challenge, cli, leaderboard, records, submission, verify
+from grit.bench.site.overview import overview
 from grit.bench.submission import Life, Seeds
 from grit.bench.types import MalformedInput, UsageError
 
@@ -407,6 +408,39 @@ def test_committed_bundles_are_whole_and_small(place: Path) -> None:
 def test_committed_bundles_replay(place: Path, real_data: Path) -> None:
     report = verify.verify(submission.read_bundle(place), verify.Setting(respond=verify.unguarded))
     assert report.code == 0, report.findings
+
+
+# --- leaderboards/README.md ---------------------------------------------------------------------------
+
+
+def test_the_readme_of_the_leaderboards_is_generated_and_does_not_differ() -> None:
+    """`grit board leaderboards/ --format readme > leaderboards/README.md`."""
+    assert (ROOT / "leaderboards" / "README.md").read_text(encoding="utf-8") == overview(ROOT / "leaderboards")
+
+
+def test_the_readme_shows_rows_that_stand_and_how_to_verify_each_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "leaderboards" / "pings" / "mine"
+    submission.write(place, honest())
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["board", str(tmp_path / "leaderboards"), "--format", "readme"])
+    said = capsys.readouterr().out
+    record = submission.read_bundle(place).submission.record
+    assert f"{record.worst.low}/{record.worst.n}" in said
+    assert "| [pings/mine](pings/mine) | `grit verify leaderboards/pings/mine --level spot` |" in said
+    assert "No row" not in said
+    bundle = submission.read_bundle(place)
+    gone = Life(status="withdrawn", supersedes=bundle.digest, reason="trained on test")
+    submission.write(place.with_name("gone"), submission.amended(bundle, gone))
+    assert "No row" in overview(tmp_path / "leaderboards")
+
+
+def test_the_readme_is_of_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given_folders in ([], [str(tmp_path), str(tmp_path)], [str(tmp_path / "none")]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["board", *given_folders, "--format", "readme"])
+        assert "one folder of bundles" in capsys.readouterr().err
 
 
 def test_put_together_again_is_the_same_bundle() -> None:

@@ -184,17 +184,9 @@ def _line(line: Line, costs: Sequence[Column]) -> dict[str, Any]:
         "pool": leaderboard.percent_count(leaderboard.pooled(record)),
         "costs": [column.text(cells) for column in costs],
         "raised": [flag.name for flag in record.flags],
-        "badge": " ".join(_badge(line)),
+        "badge": leaderboard.badge(line),
         "trained": ", ".join(_trained(line)),
     }
-
-
-def _badge(line: Line) -> Iterator[str]:
-    if line.verified is not None:
-        yield line.verified.level
-        yield line.verified.on
-        if line.verified.lowered is not None:
-            yield f"lowered to {line.verified.lowered}/{line.record.worst.n}"
 
 
 def _trained(line: Line) -> Iterator[str]:

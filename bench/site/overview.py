@@ -1,0 +1,33 @@
+"""leaderboards/README.md: the board as a code host shows it, made from the bundles below a folder and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grit.bench import leaderboard, submission
+from grit.bench.site import verdicts
+
+OPENING = """\
+# Leaderboards
+
+Every row is a bundle, a folder of data without code: what it claims, the bytes that were measured, and each break as
+an edit script. How a row is submitted, verified, corrected and challenged: [ROWS](ROWS.md). What a flag means:
+[FLAGS](FLAGS.md). What has moved a number: [CHANGES](CHANGES.md).
+
+`grit board leaderboards/ -o site/` makes a page of the same rows, to sort, filter and look into;
+`grit board leaderboards/ --format readme` makes this file.
+"""
+
+
+def overview(folder: Path) -> str:
+    """The tables of all rows that stand, then where each lies and the command that verifies it, as Markdown.
+
+    Raises MalformedInput (a bundle that is none).
+    """
+    places = [place.relative_to(folder).as_posix() for place in submission.bundles_below(folder)]
+    sections = leaderboard.board(submission.rows(folder), verified=verdicts.below([folder]))
+    parts = [OPENING, leaderboard.markdown(sections) if sections else "No row has been submitted yet.\n"]
+    if places:
+        lines = [f"| [{at}]({at}) | `grit verify {folder.name}/{at} --level spot` |" for at in places]
+        parts.append("\n".join(["## Bundles", "", "| Row | To verify it |", "| --- | --- |", *lines, ""]))
+    return "\n".join(parts)
