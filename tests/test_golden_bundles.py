@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from grit.bench import adequacy, datasets, registry, verify
+from grit.bench import adequacy, datasets, verify
 from grit.bench.verify import claims, lint, replay, spot
 
 sys.path.append(str(Path(__file__).parent))  # beside this file, and no test by itself
@@ -23,7 +23,6 @@ ATTACKED = [name for name in GOLDEN if name not in QUICK]
 
 
 _loaded = functools.cache(datasets.load)
-_installed = functools.cache(registry.entry_points)
 
 
 def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> verify.Report:
@@ -33,7 +32,6 @@ def report_of(case: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wit
         monkeypatch.setenv("GRIT_DATA", str(tmp_path))
     else:
         monkeypatch.setattr(datasets, "load", _loaded)
-    monkeypatch.setattr(registry, "entry_points", _installed)
     monkeypatch.setattr(adequacy, "checks", lambda trial: case.strength)  # that room's tests, and seconds each time
     setting = verify.Setting(level=case.level, respond=case.responder(), pool=case.pool(), nonce="of the day")
     return verify.verify(bundle_of(case, tmp_path), setting, without=frozenset({without}))
