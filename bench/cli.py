@@ -25,6 +25,7 @@ from grit.bench.types import CouldNotMeasure, GritError, UsageError
 if TYPE_CHECKING:
     from msgspec import Struct
 
+    from grit.bench.experiment import Experiment
     from grit.bench.gate.clock import Turns
     from grit.bench.leaderboard import Section
     from grit.bench.records import CostPart
@@ -205,7 +206,7 @@ def schema(document: str, debug: bool) -> None:
 
 
 def _experiment(command: Any) -> Any:
-    """The options that say what an experiment is; unset ones take the defaults of run.Experiment."""
+    """What says what an experiment is: options over the fields of a file over the defaults of Experiment."""
     options = [
         click.option("--dataset", help="Name, folder/file or path. [default: the embedded 'pings']"),
         click.option("--model", "models", callback=_words, help="Models, with commas; student[hidden=10] sets fields."),
@@ -223,38 +224,54 @@ def _experiment(command: Any) -> Any:
     return command
 
 
+_from_file = click.argument("file", required=False, type=click.Path(path_type=Path))
+
+
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and value != ()}
 
 
+def _wanted(file: Path | None, options: dict[str, Any]) -> Experiment:
+    """The experiment of a file, if any, with what the options replace; settings of both, the options' last."""
+    from grit.bench import experiment
+
+    fields, chosen = experiment.read(file) if file else {}, _chosen(options)
+    settings = {**dict(fields.get("settings", ())), **dict(chosen.get("settings", ()))}
+    return experiment.Experiment(**{**fields, **chosen, "settings": tuple(settings.items())})
+
+
 @grit.command("run")
+@_from_file
 @_experiment
 @_output
 @_quiet
 @_json
 @_debug
-def run_(output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any) -> None:
-    """Train, export, attack and measure every model under every scheme; then the board."""
-    from grit.bench import run
-    from grit.bench.experiment import Experiment
+def run_(
+    file: Path | None, output: Path | None, quiet: bool, as_json: bool, debug: bool, jobs: int | None, **options: Any
+) -> None:
+    """Train, export, attack and measure every model under every scheme; then the board.
 
-    experiment = Experiment(**_chosen(options))
-    finished = run.run(experiment, output, jobs=jobs, quiet=quiet)
+    FILE is TOML with the same fields (dataset, models, schemes, attacks, targets, n, n_train, seed and a table
+    settings); options replace them.
+    """
+    from grit.bench import run
+
+    finished = run.run(_wanted(file, options), output, jobs=jobs, quiet=quiet)
     _show(finished, as_json)
 
 
 @grit.command()
+@_from_file
 @_experiment
 @_output
 @_quiet
 @_debug
-def train(output: Path | None, quiet: bool, debug: bool, jobs: int | None, **options: Any) -> None:
+def train(file: Path | None, output: Path | None, quiet: bool, debug: bool, jobs: int | None, **options: Any) -> None:
     """Train and export only; 'grit run' with the same words continues from there."""
     from grit.bench import run
-    from grit.bench.experiment import Experiment
 
-    experiment = Experiment(**_chosen(options))
-    folder = run.train(experiment, output, jobs=jobs, quiet=quiet)
+    folder = run.train(_wanted(file, options), output, jobs=jobs, quiet=quiet)
     click.echo(str(folder))
 
 

@@ -11,11 +11,14 @@ import fcntl
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from grit import __version__
 from grit.bench import datasets, lexicons, records, registry, schemes, suites
@@ -56,6 +59,40 @@ class RowPlan:
     recipe: Recipe
     scheme: Scheme
     seed: int
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields that an experiment file gives: TOML, with the names of :class:`Experiment` and a table ``settings``.
+
+    Raises MalformedInput (not TOML, a field of another type), UsageError (no such file, an unknown field).
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"no experiment file {path}: name a TOML file, as in 'grit run experiment.toml'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MalformedInput(f"{path} is not TOML: {' '.join(str(error).split())}") from error
+    known = [field.name for field in dataclasses.fields(Experiment)]
+    for name in found:
+        if name not in known:
+            raise registry.unknown(f"field in {path}", name, known, f"known are {', '.join(known)}")
+    table = found.pop("settings", {})
+    if not isinstance(table, dict):
+        raise MalformedInput(f"{path}: settings is a table of 'field = value', got {table!r}")
+    try:
+        wanted = msgspec.convert(found, Experiment)
+    except msgspec.ValidationError as error:
+        raise MalformedInput(f"{path}: {error}") from error
+    return {name: getattr(wanted, name) for name in found} | ({"settings": tuple(_flat(table))} if table else {})
+
+
+def _flat(table: Mapping[str, Any], owner: str = "") -> Iterator[tuple[str, str]]:
+    """[settings] student.epochs = 3 -> ("student.epochs", "3"), as --set writes it."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{owner}{name}.")
+        else:
+            yield f"{owner}{name}", str(value)
 
 
 def rows(experiment: Experiment) -> list[RowPlan]:

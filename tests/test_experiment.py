@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from grit.bench import datasets, experiment, lexicons, registry
+from grit.bench import cli, datasets, experiment, lexicons, registry
 from grit.bench.experiment import Experiment, Folder
 from grit.bench.types import MalformedInput, StorageError, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -398,3 +401,79 @@ def test_a_configuration_of_lists_reads_back_as_tuples(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"experiment": dataclasses.asdict(wanted)}))
     found = experiment.from_config(tmp_path)
     assert found == wanted and hash(found) == hash(wanted)
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_the_fields_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    file.write_text(
+        'models = ["student"]\nn = 20\n[settings]\nepochs = 3\nstudent.hidden = 7\ndistil.temperature = 2.5\n'
+    )
+    assert experiment.read(file) == {
+        "models": ("student",),
+        "n": 20,
+        "settings": (("epochs", "3"), ("student.hidden", "7"), ("distil.temperature", "2.5")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ('modles = ["student"]', UsageError, "did you mean 'models'"),
+        ('models = "student"', MalformedInput, "Expected `array`"),
+        ("n = 2.5", MalformedInput, "Expected `int"),
+        ("settings = 3", MalformedInput, "settings is a table"),
+        ("n = ", MalformedInput, "is not TOML"),
+        ("n = '\xff'", MalformedInput, "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, error: type[Exception], said: str) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(error, match=re.escape(said)) as raised:
+        experiment.read(file)
+    assert "\n" not in str(raised.value) and str(file) in str(raised.value)
+
+
+def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(UsageError, match="no experiment file"):
+            experiment.read(place)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "leaderboards" / "experiments").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_the_committed_experiments_name_what_there_is(file: Path) -> None:
+    wanted = Experiment(**experiment.read(file))
+    assert experiment.rows(wanted)
+    assert wanted.dataset == file.stem.partition("-")[0]
+
+
+def test_options_replace_what_a_file_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(
+        'models = ["hashed"]\nschemes = ["natural"]\nattacks = ["deepwordbug"]\nn = 9\n[settings]\nepochs = 1\n'
+    )
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(
+            [
+                "train",
+                str(file),
+                "--seed",
+                "4",
+                "--set",
+                "buckets=256",
+                "--n-train",
+                "60",
+                "-q",
+                "-o",
+                str(tmp_path / "out"),
+            ]
+        )
+    capsys.readouterr()
+    told = experiment.from_config(tmp_path / "out")
+    assert (told.models, told.n, told.seed, told.n_train) == (("hashed",), 9, 4, 60)
+    assert told.settings == (("epochs", "1"), ("buckets", "256"))
