@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,14 @@ def _targets() -> dict[str, str]:
         for place in getattr(cls, "places", (name,)):
             found[place] = lacking or "ready"
     return found
+
+
+def install() -> Iterator[str]:
+    """Fetches what targets need and can fetch for themselves, without root; says what it does, a line a step."""
+    for name in registry.names("targets"):
+        cls = registry.load("targets", name)
+        if hasattr(cls, "install"):
+            yield from (f"{name}: {line}" for line in cls.install())
 
 
 def _sandbox() -> str:

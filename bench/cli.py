@@ -162,12 +162,15 @@ def data(as_json: bool, debug: bool) -> None:
 
 
 @grit.command()
+@click.option("--install", is_flag=True, help="First fetch what targets can have without root (onnxruntime for arm64).")
 @_json
 @_debug
-def doctor(as_json: bool, debug: bool) -> None:
+def doctor(install: bool, as_json: bool, debug: bool) -> None:
     """What can be measured on this machine; for the rest, what to install."""
     from grit.bench import catalogue
 
+    for line in catalogue.install() if install else ():
+        click.echo(line, err=True)
     found = catalogue.doctor()
     _emit(found, as_json, catalogue.render_doctor(found))
 

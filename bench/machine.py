@@ -35,7 +35,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Instruction sets that change how fast small integer and float kernels run.
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
 # ARM processors give numbers instead of names (Arm, "Main ID Register", part numbers of implementer 0x41).
-_ARM_CORES = {
+ARM_CORES = {
     "0xd03": "Cortex-A53",
     "0xd04": "Cortex-A35",
     "0xd05": "Cortex-A55",
@@ -88,7 +88,7 @@ def cpu(cpuinfo: str) -> str | None:
     """The processor's name from the text of /proc/cpuinfo; each kind of core once on big.LITTLE chips."""
     names = re.findall(r"^(?:model name|Model Name|Processor)\s*:\s*(.+?)\s*$", cpuinfo, re.M)
     parts = re.findall(r"^CPU part\s*:\s*(\S+)", cpuinfo, re.M)
-    cores = [_ARM_CORES.get(part, f"ARM part {part}") for part in parts]
+    cores = [ARM_CORES.get(part, f"ARM part {part}") for part in parts]
     for found in (cores, names):
         if found:
             return " + ".join(dict.fromkeys(found))

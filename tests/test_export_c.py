@@ -26,6 +26,7 @@ from grit.bench.export.c.compiled import CompiledArtefact
 from grit.bench.export.fixed import Affine, FixedArtefact, FixedFastGrnn, FixedLstm, FixedMean, FixedProgram, Product
 from grit.bench.export.floating import FloatArtefact
 from grit.bench.targets._cores import CORES
+from grit.bench.targets._equality import FLOAT_TOLERANCE
 from grit.bench.types import (
     AttentionPool,
     CouldNotMeasure,
@@ -274,7 +275,7 @@ def test_every_model_of_the_house_compiles_to_its_own_bits(build: Build, name: s
     np.testing.assert_array_equal(build(exact).texts(texts), words.answer(FixedArtefact(exact, "", {}), texts))
     reference = words.answer(FloatArtefact(program, "", {}), texts)
     error = np.abs(build(program).texts(texts) - reference).max()
-    assert error <= emitter.FLOAT_TOLERANCE * max(1.0, np.abs(reference).max())
+    assert error <= FLOAT_TOLERANCE * max(1.0, np.abs(reference).max())
 
 
 @given(
@@ -465,7 +466,7 @@ def test_fp32_is_the_float_program_within_its_tolerance(build: Build, body: str,
     texts = sentences(6, 40)
     reference = words.answer(FloatArtefact(program, "", {}), texts)
     error = np.abs(build(program, kernel).texts(texts) - reference).max()
-    assert error <= emitter.FLOAT_TOLERANCE / 20 * max(1.0, np.abs(reference).max())
+    assert error <= FLOAT_TOLERANCE / 20 * max(1.0, np.abs(reference).max())
 
 
 def test_fp32_activations_saturate(build: Build) -> None:

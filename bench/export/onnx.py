@@ -269,10 +269,11 @@ class OnnxArtefact:
         answers = np.empty((len(rows), self.classes))
         for start in range(0, len(rows), TEXTS_AT_ONCE):
             part = order[start : start + TEXTS_AT_ONCE]
-            answers[part] = self._run(rows[part, : lengths[part[0]]], lengths[part])
+            answers[part] = self.fed(self.feed(rows[part, : lengths[part[0]]], lengths[part]))
         return answers
 
-    def _run(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def feed(self, rows: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        """What the graph takes for rows [batch seq] and lengths [batch] <= max_tokens."""
         inside = np.where(np.arange(rows.shape[1]) < lengths[:, None], rows, 0).astype(np.int32)
         if isinstance(self._words, words.Codes):
             fresh = self._words.fresh()
@@ -281,7 +282,7 @@ class OnnxArtefact:
             if fresh is not None:
                 self._codes.add(fresh)
             inside = self._codes.array[inside]
-        return self.fed({self._input: inside, "lengths": lengths.astype(self._lengths)})
+        return {self._input: inside, "lengths": lengths.astype(self._lengths)}
 
     def fed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """The graph's logits [batch classes] for inputs of its own kind, one row a text."""

@@ -19,7 +19,7 @@ import numpy as np
 from grit.bench import records, text
 from grit.bench.export import words
 from grit.bench.export.c import compiler, emitter
-from grit.bench.targets import _spread
+from grit.bench.targets import _equality, _spread
 from grit.bench.types import Artefact, CouldNotMeasure
 
 ENGINE = "c"
@@ -44,18 +44,11 @@ def chosen(texts: Iterable[str], most: int) -> list[str]:
 
 
 def compare(artefact: Artefact, texts: Sequence[str], raw: Sequence[bytes]) -> dict[str, Any]:
-    """``output_error`` and ``compared_texts`` of a program's logits; CouldNotMeasure beyond the tolerance."""
-    reference = words.answer(artefact, texts)
+    """What :func:`_equality.compare` says of a program's logits, and the artefact that they should be of."""
     program = artefact.program  # type: ignore[attr-defined]  # emitted() refuses artefacts without one
     logits = np.array([emitter.logits(program, one) for one in raw])
-    error = float(np.abs(logits - reference).max())
-    allowed = 0.0 if artefact.exact else emitter.FLOAT_TOLERANCE * max(float(np.abs(reference).max()), 1.0)
-    if not error <= allowed:  # NaN too
-        raise CouldNotMeasure(
-            f"logits differ from the artefact's own by {error:.3g}, allowed {allowed:.3g}: a number would be another "
-            "program; report this with the compiler's version"
-        )
-    return {"output_error": error, "output_allowed": allowed, "compared_texts": len(texts), "artefact": artefact.digest}
+    found = _equality.compare(logits, words.answer(artefact, texts), artefact.exact)
+    return found | {"artefact": artefact.digest}
 
 
 # --- runner.c: a program that answers and times itself -----------------------------------------------------

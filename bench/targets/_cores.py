@@ -24,7 +24,7 @@ class Core:
     model: str  # without its prefix UC_CPU_ARM64_ or UC_CPU_ARM_CORTEX_
     features: tuple[str, ...]
     cache: Cache | None = None  # None: it has none
-    exact: bool = True  # the emulator has this very core
+    exact: bool = True  # unicorn has this very core
 
     @property
     def wide(self) -> bool:

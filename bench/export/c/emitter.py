@@ -20,8 +20,6 @@ from grit.bench.export.c._layout import Section, chapter, define
 from grit.bench.export.fixed import FixedProgram
 from grit.bench.types import Program, Ternary, UsageError
 
-FLOAT_TOLERANCE = 1e-4  # of the logits of an fp32 program, relative to the largest
-
 
 @dataclass(frozen=True)
 class Emission:
