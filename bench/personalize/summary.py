@@ -1,0 +1,71 @@
+"""Over users: what a table may say of them.
+
+A mean over users, each counting once however many texts stand behind it; its interval resamples users, since they are
+what another study would draw anew. Low percentiles need people: below :data:`PERCENTILE_USERS` users every one is
+shown instead. A user is hurt who is served worse than by the global model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from grit.bench.statistics import Interval, paired_bootstrap, wilson
+
+PERCENTILE_USERS = 30
+
+
+class Summary(NamedTuple):
+    """Accuracies are ratios; a gain is over the best floor."""
+
+    users: int
+    examples: int  # held out, over all users
+    mean: float
+    interval: Interval | None  # of the mean; None for a single user
+    p10: float | None  # None: too few users
+    p25: float | None
+    hurt: int  # users
+    hurt_interval: Interval
+    floor: str  # the best of the floors by its mean over these users
+    gain: float  # over that floor
+    gain_interval: Interval | None
+    strict: float  # mean gain over the floor that is best for each user: what nobody could know beforehand
+
+
+def summarise(
+    right: Sequence[int], before: Sequence[int], n: Sequence[int], floors: dict[str, Sequence[int]]
+) -> Summary:
+    """Counts a user: right after, right with the global model, held-out texts, and right under each floor."""
+    texts = np.asarray(n, dtype=np.float64)
+    after = np.asarray(right) / texts
+    shares = {name: np.asarray(counts) / texts for name, counts in floors.items()}
+    best = max(shares, key=lambda name: float(shares[name].mean()))
+    several = len(after) > 1
+    hurt = int((np.asarray(right) < np.asarray(before)).sum())
+    enough = len(after) >= PERCENTILE_USERS
+    return Summary(
+        users=len(after),
+        examples=int(texts.sum()),
+        mean=float(after.mean()),
+        interval=paired_bootstrap(after, np.zeros_like(after)) if several else None,
+        p10=float(np.quantile(after, 0.1)) if enough else None,
+        p25=float(np.quantile(after, 0.25)) if enough else None,
+        hurt=hurt,
+        hurt_interval=wilson(hurt, len(after)),
+        floor=best,
+        gain=float((after - shares[best]).mean()),
+        gain_interval=paired_bootstrap(after, shares[best]) if several else None,
+        strict=float((after - np.max(list(shares.values()), axis=0)).mean()),
+    )
+
+
+def captured(right: Sequence[int], bias: Sequence[int], before: Sequence[int], n: Sequence[int]) -> float | None:
+    """The share of an arm's gain over the global model that one number a label has too; None where there is no gain.
+
+    1.0: the arm has learned nothing from the texts that it could not have learned from the labels alone.
+    """
+    texts = np.asarray(n, dtype=np.float64)
+    gain = float(((np.asarray(right) - np.asarray(before)) / texts).mean())
+    return float(((np.asarray(bias) - np.asarray(before)) / texts).mean()) / gain if gain > 1e-12 else None
