@@ -457,6 +457,49 @@ def _print(sections: Sequence[Section]) -> None:
     leaderboard.show(sections, Console())
 
 
+# --- a track of its own -------------------------------------------------------------------------------
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    return _seeds(_context, _parameter, value) if value is not None else None
+
+
+@grit.command()
+@click.option("--dataset", help="A set whose rows name users, or raters:NAME for made ones. [default: raters:pings]")
+@click.option("--model", "models", callback=_words, help="Models, with commas. [default: student]")
+@click.option("--scheme", help="How the global model is trained. [default: natural]")
+@click.option("--arm", "arms", callback=_words, help="What may change on the device, with commas. [default: all arms]")
+@click.option("--start", "starts", callback=_words, help="plain, meta, or both with a comma. [default: plain]")
+@click.option("--k", "ks", callback=_numbers, help="Examples a user learns from, with commas. [default: 1,4,16,64]")
+@click.option("--seeds", callback=_numbers, help="Seeds of the global models, with commas. [default: 0]")
+@click.option("--attack", "attacks", callback=_words, help="Attacks on the copies, with commas.")
+@click.option("--robust-users", type=click.IntRange(min=0), help="Test users a fold whose copies are attacked.")
+@click.option("--most-users", type=click.IntRange(min=2), help="Validation users, and test users, at most.")
+@click.option("--n-train", type=click.IntRange(min=1), help="Training examples of the global model. [default: all]")
+@click.option("--set", "settings", multiple=True, callback=_settings, help="Replace a field: --set epochs=3.")
+@_output
+@_quiet
+@_json
+@_debug
+def personalize(output: Path | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> None:
+    """Personalize a global model for users it has never seen: what is gained over the floors, and what it costs.
+
+    Every epoch and rate is chosen on validation users and reported on others. Writes personal.jsonl and personal.md.
+    """
+    from grit.bench import records
+    from grit.bench.personalize import board, study
+    from grit.bench.progress import display
+
+    asked = study.Study(**_chosen(options))
+    folder = output or study.default_folder(asked)
+    with display(sys.stderr, quiet=quiet) as shown:
+        documents = study.run(asked, folder, shown.report)
+    text = board.markdown([document.row for document in documents])
+    records.write(folder / "personal.md", text.encode())
+    value = {"folder": str(folder), "rows": [json.loads(records.encode(document)) for document in documents]}
+    _emit(value, as_json, f"{text}\nRows and tables are in {folder}")
+
+
 # --- one row against another --------------------------------------------------------------------------
 
 
