@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from grit.bench.experiment import Experiment
     from grit.bench.gate.clock import Turns
     from grit.bench.leaderboard import Section
-    from grit.bench.records import CostPart
+    from grit.bench.measure import Precision
     from grit.bench.run import Finished
     from grit.bench.verify import Report
 
@@ -336,27 +336,37 @@ def _draw(finished: Finished, show: int | None) -> None:
 
 @grit.command()
 @click.argument("model")
-@click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas.")
+@click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas. [default: local]")
+@click.option("--precision", is_flag=True, help="Instead: right answers of int8 and of fp32 on the whole test split.")
 @_quiet
 @_json
 @_debug
-def measure(model: str, targets: tuple[str, ...] | None, quiet: bool, as_json: bool, debug: bool) -> None:
-    """Measure what MODEL (a run folder or one row of it) costs: bytes, latency."""
+def measure(
+    model: str, targets: tuple[str, ...] | None, precision: bool, quiet: bool, as_json: bool, debug: bool
+) -> None:
+    """Measure what MODEL (a run folder or one row of it) costs, target by engine; all values with --json."""
+    from grit.bench import measure as cost
     from grit.bench import records, run
 
+    if precision:
+        if targets:
+            raise UsageError("--precision compares answers, which are the same on every target: leave --target out")
+        _precision(run.precision(model), as_json)
+        return
     cells = run.measure(model, targets or ("local",), quiet=quiet)
     values = {row: [records.plain(cell) for cell in found] for row, found in cells.items()}
-    _emit(values, as_json, _render_cells(cells))
+    _emit(values, as_json, "\n\n".join(f"{row}\n{cost.render(found)}" for row, found in cells.items()))
 
 
-def _render_cells(cells: Mapping[str, Sequence[CostPart]]) -> str:
-    lines = []
-    for row, found in cells.items():
-        lines.append(row)
-        for cell in found:
-            values = ", ".join(f"{name} {value:,.6g}" for name, value in cell.values.items()) or cell.reason
-            lines.append(f"  {cell.target} x {cell.engine} ({cell.kind}): {values}")
-    return "\n".join(lines)
+def _precision(found: Mapping[str, Precision], as_json: bool) -> None:
+    from grit.bench import records
+
+    lines = [
+        f"{row}: of {each.n:,} texts int8 gets {each.int8:,} right and fp32 {each.fp32:,}; "
+        f"the same label on {each.agreed:,} ({100 * each.agreed / each.n:.2f} %)"
+        for row, each in found.items()
+    ]
+    _emit({row: records.plain(each) for row, each in found.items()}, as_json, "\n".join(lines))
 
 
 @grit.command("calibrate-target")

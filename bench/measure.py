@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+from msgspec import Struct
 
 from grit.bench import machine, records, registry
 from grit.bench.export import build, packing, words
+from grit.bench.export.floating import FloatArtefact
 from grit.bench.records import CostPart
 from grit.bench.targets import _calibration, _equality
 from grit.bench.targets._calibration import Calibration
-from grit.bench.types import Artefact, CouldNotMeasure, Model, Target, UsageError
+from grit.bench.types import Artefact, CouldNotMeasure, Example, Model, Target, UsageError
 
 ENGINES = ("ort",)  # of a target that names none
 COMPARED_TEXTS = 100
@@ -158,7 +160,80 @@ def agreement(artefact: Artefact, texts: Sequence[str], reference: np.ndarray) -
     return error
 
 
+class Precision(Struct, frozen=True, kw_only=True):
+    """What int8 costs in answers: of ``n`` texts, how many it and fp32 get right, and on how many they agree."""
+
+    n: int
+    int8: int
+    fp32: int
+    agreed: int
+
+
+def precision(path: Path, model: Model, examples: Sequence[Example]) -> Precision:
+    """The deployed artefact beside the model as it was trained, both without torch's own arithmetic."""
+    from grit.bench.export import onnx
+
+    texts = [example.text for example in examples]
+    if not texts:
+        raise CouldNotMeasure("no texts to compare on: the test split is empty")
+    program = model.program()
+    fp32: Artefact = (
+        onnx.OnnxArtefact(onnx.traced(model, texts[: build.TRACED_TEXTS]), model)
+        if program is None
+        else FloatArtefact(program, "", {})
+    )
+    labels = np.array([example.label for example in examples])
+    deployed, trained = (words.answer(each, texts).argmax(axis=1) for each in (build.load(path, model), fp32))
+    return Precision(
+        n=len(texts),
+        int8=int((deployed == labels).sum()),
+        fp32=int((trained == labels).sum()),
+        agreed=int((deployed == trained).sum()),
+    )
+
+
 def sizes(artefact: Artefact) -> Mapping[str, int]:
     """part -> bytes, and their sum as ``total``."""
     parts = dict(artefact.sizes_bytes)
     return parts | {"total": sum(parts.values())}
+
+
+# --- in words -------------------------------------------------------------------------------------------
+
+# heading -> the values that stand under it, whichever a cell has
+_COLUMNS = {
+    "p50 us": ("p50_us",),
+    "network": ("neural_p50_us",),
+    "instructions": ("p50_instructions", "mean_instructions"),
+    "of network": ("p50_neural_instructions", "mean_neural_instructions"),
+    "L1D misses": ("p50_neural_misses",),
+    "RAM bytes": ("ram_bytes",),
+    "flash bytes": ("flash_bytes",),
+}
+
+
+def render(cells: Sequence[CostPart]) -> str:
+    """Cells as a table, a line each, and below it why some have no number. A time that is a range is shown as one."""
+    lines = [["target", "engine", "kind", *_COLUMNS]]
+    lines += [
+        [cell.target, cell.engine, cell.kind, *(_shown(cell.values, names) for names in _COLUMNS.values())]
+        for cell in cells
+    ]
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    table = [
+        "  ".join(
+            word.ljust(width) if at < 3 else word.rjust(width)
+            for at, (word, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in zip(*columns, strict=True)
+    ]
+    return "\n".join(table + [f"{cell.target} x {cell.engine}: {cell.reason}" for cell in cells if cell.reason])
+
+
+def _shown(values: Mapping[str, int | float], names: Sequence[str]) -> str:
+    name = next((name for name in names if name in values), None)
+    if name is None:
+        return ""
+    ends = [values[each] for each in (f"low_{name}", f"high_{name}") if each in values] or [values[name]]
+    return " to ".join(f"{value:,.1f}" if name.endswith("_us") else f"{value:,}" for value in ends)

@@ -32,6 +32,7 @@ from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput,
 
 if TYPE_CHECKING:
     from grit.bench.diffs import Break
+    from grit.bench.measure import Precision
     from grit.bench.victim import Respondent
 
 ARTEFACT = experiment.ARTEFACT
@@ -715,6 +716,19 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
                 cells = cost.cells(home / ARTEFACT, target, _texts(dataset), checkpoint.load_model(home))
                 found.setdefault(each.row, []).extend(cells)
             shown.report(each.row, "measuring", len(targets), len(targets))
+    return found
+
+
+def precision(operand: str) -> dict[str, Precision]:
+    """row -> int8 beside fp32 on the whole test split."""
+    from grit.bench import checkpoint
+    from grit.bench import measure as cost
+
+    found = {}
+    for each in saved(operand):
+        dataset = experiment.load_data(experiment.from_config(each.folder.path))
+        home = each.folder.model(each.row)
+        found[each.row] = cost.precision(home / ARTEFACT, checkpoint.load_model(home), dataset.test)
     return found
 
 

@@ -167,7 +167,19 @@ def test_measure_prints_a_cell_an_engine(call: Call, row: Path) -> None:
         assert (cell["kind"] == "not measured") == bool(cell["reason"])
         if cell["kind"] == "measured":
             assert 0 < cell["values"]["min_us"] <= cell["values"]["p50_us"] <= cell["values"]["p99_us"]
-    assert f"{row.name}\n  local x ort (measured)" in call("measure", row, "-q").out
+    name, heading, *lines = call("measure", row, "-q").out.splitlines()
+    assert name == row.name and heading.split()[:3] == ["target", "engine", "kind"]
+    assert lines[0].split()[:3] == ["local", "ort", "measured"]
+
+
+def test_measure_compares_int8_with_fp32_on_the_test_split(call: Call, row: Path) -> None:
+    said = call("measure", row, "--precision", "--json")
+    assert said.code == 0, said.err
+    found = said.json[row.name]
+    assert set(found) == {"n", "int8", "fp32", "agreed"} and found["n"] == 500  # of the embedded corpus
+    assert 0.5 < found["int8"] / 500 and abs(found["int8"] - found["fp32"]) <= 500 - found["agreed"] < 50
+    assert f"{row.name}: of 500 texts int8 gets" in call("measure", row, "--precision").out
+    refused(call("measure", row, "--precision", "--target", "local"), 2, "leave --target out")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from grit.bench.export.floating import FloatArtefact
 from grit.bench.records import CostPart
 from grit.bench.targets import _spread
 from grit.bench.targets.local import Local
-from grit.bench.types import Artefact, CouldNotMeasure, Dense, Lstm, Mean, Program, Rows, UsageError
+from grit.bench.types import Artefact, CouldNotMeasure, Dense, Example, Lstm, Mean, Program, Rows, UsageError
 
 WORDS = ("", "the", "plot", "is", "good", "bad", "not", "film", "and")
 TEXTS = ["the plot is good", "not good", "the film is bad and not good", "unheard of", ""]
@@ -335,6 +335,78 @@ def test_sizes_are_all_the_bytes_there_are(path: Path) -> None:
     sizes = measure.sizes(build.load(path))
     assert sizes["total"] == path.stat().st_size == sum(sizes.values()) - sizes["total"]
     assert sizes["vocabulary"] == len("\n".join(WORDS)) and sizes["embedding"] == 9 * 4
+
+
+# --- int8 beside fp32 -----------------------------------------------------------------------------------
+
+
+class Trained:
+    """A model that is its program."""
+
+    def __init__(self, of: Program) -> None:
+        self._program = of
+
+    def program(self) -> Program:
+        return self._program
+
+
+def test_int8_beside_fp32_counts_what_it_says(path: Path) -> None:
+    """Against logits asked one by one; labels that fp32 always, and never, gives."""
+    model: Any = Trained(program())
+    texts = [f"{a} {b} {c}" for a in WORDS[1:5] for b in WORDS[4:] for c in WORDS[2:6]]
+    exact = words.answer(FloatArtefact(program(), "", {}), texts).argmax(axis=1)
+    deployed = words.answer(build.load(path), texts).argmax(axis=1)
+    for labels, right in ((exact, len(texts)), (1 - exact, 0)):
+        examples = [
+            Example(id=str(k), text=text, label=int(label))
+            for k, (text, label) in enumerate(zip(texts, labels, strict=True))
+        ]
+        found = measure.precision(path, model, examples)
+        assert (found.n, found.fp32, found.agreed) == (len(texts), right, int((exact == deployed).sum()))
+        assert found.int8 == int((deployed == labels).sum())
+    with pytest.raises(CouldNotMeasure, match="no texts"):
+        measure.precision(path, model, [])
+
+
+# --- the table ------------------------------------------------------------------------------------------
+
+CELLS = [
+    CostPart(target="local", engine="ort", kind="measured", values={"p50_us": 1234.56, "neural_p50_us": 9.0}),
+    CostPart(target="emu://cortex-m4", engine="c", kind="emulated", values={"p50_instructions": 1_234_567}),
+    CostPart(target="qemu://cortex-a53", engine="ort", kind="emulated", values={"mean_neural_instructions": 7}),
+    CostPart(
+        target="emu://cortex-a53",
+        engine="c",
+        kind="calibrated",
+        values={"p50_us": 3.0, "low_p50_us": 2.0, "high_p50_us": 4.5},
+    ),
+    CostPart(target="adb://1", engine="c", kind="not measured", reason="no adb: install it"),
+]
+
+
+def test_a_table_has_a_line_a_cell_and_reasons_below() -> None:
+    lines = measure.render(CELLS).splitlines()
+    assert len(lines) == 1 + len(CELLS) + 1
+    assert lines[0].split() == "target engine kind p50 us network instructions of network".split()
+    assert lines[1].split() == ["local", "ort", "measured", "1,234.6", "9.0"]
+    assert lines[2].endswith("1,234,567") and lines[3].endswith(" 7")
+    assert "2.0 to 4.5" in lines[4]  # a time that was never measured is a range
+    assert lines[5].endswith("not measured")
+    assert lines[6] == "adb://1 x c: no adb: install it"
+
+
+def test_numbers_stand_under_their_headings() -> None:
+    heading, *lines = measure.render(CELLS).splitlines()[:-1]
+    ends = {name: heading.index(name) + len(name) for name in ("p50 us", "network", "instructions", "of network")}
+    assert lines[0].index("1,234.6") + len("1,234.6") == ends["p50 us"]
+    assert len(lines[1]) == ends["instructions"] and len(lines[2]) == ends["of network"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_columns_that_nobody_fills_are_left_out(kept: int) -> None:
+    table = measure.render(CELLS[kept : kept + 1])
+    assert ("p50 us" in table) == (kept == 0) and ("instructions" in table) == (kept == 1)
+    assert "RAM" not in table and "L1D" not in table
 
 
 @pytest.mark.parametrize("word", ["local://here", "emu://cortex-m5", "lokal"])
