@@ -61,7 +61,7 @@ def markdown(rows: Sequence[Row]) -> str:
                     _line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())])
                 )
         lines += [f"\n{note}" for note in dict.fromkeys(note for row in group.values() for note in row.notes)]
-    lines += ["", *_over_seeds(rows), *_legend(rows)]
+    lines += ["", *_over_seeds(rows), *_costs(rows), *_legend(rows)]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -142,6 +142,40 @@ def _over_seeds(rows: Sequence[Row]) -> list[str]:
             seeds = ",".join(str(seed) for seed, _ in values)
             lines.append(_line([arm, seeds, each, f"{100 * found.mean:+.1f}", low_high]))
     return lines
+
+
+def _costs(rows: Sequence[Row]) -> list[str]:
+    """Training the last layer on a device: counts, no times."""
+    lines: list[str] = []
+    for row in rows:
+        for cell in row.cost:
+            values, facts = cell.values, cell.facts
+            if not lines:
+                lines = ["", "### Training the last layer on a device (head.c, emulated: counts, no times)", ""]
+                headings = (
+                    "model",
+                    "core",
+                    "head",
+                    "instructions a step",
+                    "to read a text",
+                    "RAM to train",
+                    "peak RAM",
+                )
+                lines += [_line(headings), _line(["---"] * len(headings))]
+            shown = [row.model, cell.target, f"{facts['classes']} x {facts['features']}, batch {facts['batch']}"]
+            shown += [_count(values.get(name)) for name in ("step_instructions", "reading_instructions")]
+            shown += [_count(values.get(name)) for name in ("training_bytes", "peak_bytes")]
+            lines.append(_line(shown))
+    if lines:
+        lines += [
+            "",
+            "RAM in bytes: the remembered texts and the head; peak: with what reading a text needs.",
+        ]
+    return lines
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:

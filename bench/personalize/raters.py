@@ -99,6 +99,7 @@ def fold(
     )
     return Fold(
         "raters",
+        f"{PREFIX}{dataset.name}",
         data,
         tuple(user(rater, dataset.train) for rater in people[:quarter]),
         tuple(user(rater, theirs) for rater in people[quarter : 2 * quarter])[: cut.most_users],

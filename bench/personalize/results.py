@@ -79,6 +79,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_fie
     attacks: tuple[str, ...]
     choices: tuple[ChoicePart, ...]
     users: tuple[UserPart, ...]
+    cost: tuple[records.CostPart, ...] = ()  # of learning on a device: counts, the same on every machine
     notes: tuple[str, ...] = ()  # why something was not measured
 
     @property
@@ -123,5 +124,6 @@ def _both(one: Row, other: Row) -> Row:
         revision=records.digest(f"{one.revision}{other.revision}".encode()),
         choices=(*one.choices, *other.choices),
         users=(*one.users, *other.users),
+        cost=one.cost or other.cost,
         notes=tuple(dict.fromkeys((*one.notes, *other.notes))),
     )

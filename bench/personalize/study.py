@@ -17,16 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from grit.bench import checkpoint, datasets, machine, records, registry, schemes
 from grit.bench.export import build
-from grit.bench.personalize import arms, leakage, loyalty, meta, protocol, raters, results, robust, users
+from grit.bench.personalize import arms, costs, leakage, loyalty, meta, protocol, raters, results, robust, users
 from grit.bench.personalize.protocol import Person, Training
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.progress import Report
 from grit.bench.train import train
-from grit.bench.types import Attack, CouldNotMeasure, Dataset, MalformedInput, Model, UsageError
+from grit.bench.types import Artefact, Attack, CouldNotMeasure, Dataset, MalformedInput, Model, UsageError
 
 CONFIG = "study.json"
 STARTS = ("plain", "meta")
@@ -50,7 +51,9 @@ class Study:
     probe: int = 200
     n_train: int | None = None
     most_users: int = 120  # of validation, and of test
+    cores: tuple[str, ...] = costs.TARGETS  # emulated, on which learning is counted
     training: Training = field(default_factory=Training)
+    meta: meta.Meta = field(default_factory=meta.Meta)
     settings: tuple[tuple[str, str], ...] = ()  # fields of a model's configuration or recipe
 
 
@@ -69,6 +72,14 @@ class Cell:
     attacks: Mapping[str, Attack]
 
 
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one cell leaves in its file."""
+
+    rows: tuple[results.Row, ...]
+    missing: tuple[records.CostPart, ...]
+    seconds: float
+
+
 def run(study: Study, folder: Path, report: Report) -> list[results.Document]:
     """All rows of a study, written to ``folder``.
 
@@ -79,13 +90,14 @@ def run(study: Study, folder: Path, report: Report) -> list[results.Document]:
     folds = parted(study.dataset, cut)
     _open(study, folder, folds)
     attacks = {spec: registry.attack(spec) for spec in study.attacks}
-    found: list[tuple[results.Row, float]] = []
+    found: list[_Kept] = []
     for model in study.models:
         for seed in study.seeds:
             for fold in folds:
                 for start in study.starts:
-                    found += _cell(study, model, seed, start, fold, attacks, folder, report)
-    documents = [results.Document(row=row, run=_run_part(found, row)) for row in results.joined([r for r, _ in found])]
+                    found.append(_cell(study, model, seed, start, fold, attacks, folder, report))
+    rows = results.joined([row for kept in found for row in kept.rows])
+    documents = [results.Document(row=row, run=_run_part(found, row)) for row in rows]
     results.write(folder / results.FILE, documents)
     return documents
 
@@ -114,25 +126,23 @@ def _cell(
     attacks: Mapping[str, Attack],
     folder: Path,
     report: Report,
-) -> list[tuple[results.Row, float]]:
+) -> _Kept:
     name = f"{model}.{study.scheme}.{fold.name}.s{seed}"
     file = folder / "cells" / f"{name}.{start}.json"
     if file.is_file():
-        kept = json.loads(records.read(file))
-        return [(records.decoded(records.encode(row), results.Row, str(file)), kept["seconds"]) for row in kept["rows"]]
+        return records.decoded(records.read(file), _Kept, str(file))
     began = time.perf_counter()
     config, recipe = _configured(model, study.settings)
     trained = _global(study, model, config, recipe, seed, fold, folder / "models" / name, report)
     if start == "meta":
         report(name, "meta-training", 0, 1)
-        trained = meta.meta_trained(trained, fold.tasks, meta.Meta(), seed)
+        trained = meta.meta_trained(trained, fold.tasks, study.meta, seed)
         report(name, "meta-training", 1, 1)
     cell = Cell(study, model, seed, start, fold, Base(trained), config, recipe, attacks)
-    rows = _rows(cell, f"{name} {start}", report)
-    seconds = round(time.perf_counter() - began, 3)
-    value = {"seconds": seconds, "rows": [json.loads(records.encode(row)) for row in rows]}
-    records.write(file, json.dumps(value, sort_keys=True).encode())
-    return [(row, seconds) for row in rows]
+    rows, missing = _rows(cell, f"{name} {start}", report)
+    kept = _Kept(rows=tuple(rows), missing=missing, seconds=round(time.perf_counter() - began, 3))
+    records.write(file, records.encode(kept))
+    return kept
 
 
 def _global(
@@ -164,8 +174,8 @@ def _global(
     return trained.model
 
 
-def _rows(cell: Cell, job: str, report: Report) -> list[results.Row]:
-    """Every arm at every k that both validation and test users have."""
+def _rows(cell: Cell, job: str, report: Report) -> tuple[list[results.Row], tuple[records.CostPart, ...]]:
+    """Every arm at every k that both validation and test users have; and what it costs that could not be measured."""
     base, fold, study = cell.base, cell.fold, cell.study
     validation = protocol.people(base, fold.validation)
     tested = protocol.people(base, fold.test)
@@ -181,8 +191,24 @@ def _rows(cell: Cell, job: str, report: Report) -> list[results.Row]:
             report(job, "personalizing", done, len(ks) * len(keys))
             rows.append(_row(cell, arms.get(key), k, validation, tested, probe, attack=k == max(ks)))
             done += 1
-    report(job, "personalizing", done, done)
-    return rows
+    missing: tuple[records.CostPart, ...] = ()
+    if cell.study.cores and (cell.seed, cell.start) == (study.seeds[0], study.starts[0]):
+        report(job, "counting", 0, 1)
+        lasting, missing = _costs(cell, next(p for p in tested if p.able(max(ks))).pool.first(max(ks)))
+        at = max(i for i, row in enumerate(rows) if row.arm == "last") if "last" in keys else len(rows) - 1
+        rows[at] = msgspec.structs.replace(rows[at], cost=lasting)
+        report(job, "counting", 1, 1)
+    return rows, missing
+
+
+def _costs(cell: Cell, texts: Texts) -> tuple[tuple[records.CostPart, ...], tuple[records.CostPart, ...]]:
+    """What training the last layer costs on each core: what every machine would count, and what this one could not."""
+    try:
+        artefact: Artefact | None = robust.shipped(cell.base.model, build.calibration(cell.fold.data))
+    except CouldNotMeasure:  # a model without a program: learning is counted, reading is not
+        artefact = None
+    rate = arms.get("last").rates[-1]
+    return records.place_costs(costs.cells(cell.study.cores, texts, rate, cell.study.training, artefact))
 
 
 def _row(
@@ -261,8 +287,6 @@ def _attacked(
     calibration: Sequence[str],
     part: results.UserPart,
 ) -> results.UserPart:
-    import msgspec
-
     base = cell.base
     model = base.copied() if learned is None else arm.model(base, learned)
     given = person.pool.labels[:k].tolist()
@@ -305,7 +329,7 @@ def _as_row(
 ) -> results.Row:
     study = cell.study
     return results.Row(
-        dataset=study.dataset,
+        dataset=cell.fold.dataset,
         revision=cell.fold.data.revision,
         model=cell.model,
         config=records.plain(cell.config),
@@ -340,6 +364,8 @@ def _check(study: Study) -> None:
         raise UsageError(f"k={','.join(map(str, study.ks))}: expected whole numbers from 1")
     for spec in study.attacks:
         registry.attack(spec)
+    for core in study.cores:
+        costs.known(core)
 
 
 def _configured(model: str, settings: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
@@ -372,12 +398,14 @@ def _open(study: Study, folder: Path, folds: Sequence[users.Fold]) -> None:
     records.write(file, json.dumps(mine, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def _run_part(found: Sequence[tuple[results.Row, float]], row: results.Row) -> records.RunPart:
-    seconds = sum(spent for each, spent in found if each.key == row.key)
+def _run_part(found: Sequence[_Kept], row: results.Row) -> records.RunPart:
+    mine = [kept for kept in found if any(each.key == row.key for each in kept.rows)]
+    missing = {cell.target: cell for kept in mine for cell in kept.missing}
     return records.RunPart(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds={"cell": round(seconds, 3)},  # of all arms and k together
+        seconds={"cells": round(sum(kept.seconds for kept in mine), 3)},  # of all arms and k together
         machine=machine.facts(),
         versions=machine.versions(),
+        cost=tuple(missing.values()),
         command=shlex.join(["grit", *sys.argv[1:]]),
     )

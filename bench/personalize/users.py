@@ -33,6 +33,7 @@ class Fold:
     """One way to part the users. No user stands in two of its parts, but for ``tasks``, which are of the training."""
 
     name: str
+    dataset: str  # what was parted
     data: Dataset  # what the global model learns from, is chosen on and is tested on
     tasks: tuple[User, ...]  # users of data.train, cut like the others: what meta-learning practises on
     validation: tuple[User, ...]
@@ -127,6 +128,7 @@ def _fold(
     data = parted(f"{dataset.name}/{name}", dataset.licence, dataset.labels, seen, cut.n_train, notes)
     return Fold(
         name,
+        dataset.name,
         data,
         tasks_of(data, cut),
         tuple(cut_user(user, people[user], cut) for user in validation[: cut.most_users]),
