@@ -485,6 +485,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.option("--attack", "attacks", callback=_words, help="Attacks on the copies, with commas.")
 @click.option("--robust-users", type=click.IntRange(min=0), help="Test users a fold whose copies are attacked.")
 @click.option("--most-users", type=click.IntRange(min=2), help="Validation users, and test users, at most.")
+@click.option("--core", "cores", callback=_words, help="Emulated cores that learning is counted on, or none.")
 @click.option("--n-train", type=click.IntRange(min=1), help="Training examples of the global model. [default: all]")
 @click.option("--set", "settings", multiple=True, callback=_settings, help="Replace a field: --set epochs=3.")
 @_output
@@ -500,7 +501,10 @@ def personalize(output: Path | None, quiet: bool, as_json: bool, debug: bool, **
     from grit.bench.personalize import board, study
     from grit.bench.progress import display
 
-    asked = study.Study(**_chosen(options))
+    chosen = _chosen(options)
+    if chosen.get("cores") == ("none",):
+        chosen["cores"] = ()
+    asked = study.Study(**chosen)
     folder = output or study.default_folder(asked)
     with display(sys.stderr, quiet=quiet) as shown:
         documents = study.run(asked, folder, shown.report)
