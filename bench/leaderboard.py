@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from grit.bench.explain.scores import Explanation, Mean
     from grit.bench.statistics import Interval, Rank, Seeds
 
 LATENCY_TARGET = "local"  # whose median time stands in the table; other targets are in CSV, JSON and the page
@@ -66,6 +68,7 @@ class Line:
     unranked: tuple[str, ...]
     evidence: Evidence | None = None  # over the same examples as that of the section's other lines
     verified: Verified | None = None
+    explained: Explanation | None = None
 
     @property
     def front(self) -> bool | None:
@@ -151,16 +154,20 @@ def load(folders: Sequence[Path]) -> list[Row]:
 
 
 def board(
-    rows: Iterable[Row], alpha: float = 0.05, verified: Mapping[str, Verified] | None = None
+    rows: Iterable[Row],
+    alpha: float = 0.05,
+    verified: Mapping[str, Verified] | None = None,
+    explained: Mapping[str, Explanation] | None = None,
 ) -> tuple[Section, ...]:
     """The sections of the board, by dataset, the larger n first.
 
-    alpha: family-wise error of a section's ranks; verified: digest of a row -> what its verdict says.
+    alpha: family-wise error of a section's ranks; verified: digest of a row -> what its verdict says; explained:
+    digest of deployed bytes -> what was found out about their explanations, shown where it is on the row's own data.
     """
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(_comparable(row.record), []).append(row)
-    sections = [_section(members, alpha, verified or {}) for members in groups.values()]
+    sections = [_section(members, alpha, verified or {}, explained or {}) for members in groups.values()]
     return tuple(sorted(sections, key=lambda section: (section.data.name, -section.data.n, _comparable_text(section))))
 
 
@@ -174,7 +181,9 @@ def _comparable_text(section: Section) -> str:
     return repr(_comparable(section.lines[0].record))
 
 
-def _section(rows: Sequence[Row], alpha: float, verified: Mapping[str, Verified]) -> Section:
+def _section(
+    rows: Sequence[Row], alpha: float, verified: Mapping[str, Verified], explained: Mapping[str, Explanation]
+) -> Section:
     digests = {id(row): row_digest(row.record) for row in rows}
     verdicts = {id(row): verified.get(digests[id(row)]) for row in rows}
     # The order must not depend on the order of the files read: the digest decides between equals.
@@ -205,6 +214,7 @@ def _section(rows: Sequence[Row], alpha: float, verified: Mapping[str, Verified]
             unranked[at],
             row.evidence if paired[at] else None,
             verdicts[id(row)],
+            _explained(row.record, explained),
         )
         for at, row in enumerate(placed)
     )
@@ -222,6 +232,11 @@ def _demoted(record: Record) -> bool:
 
 def _refuted(verified: Verified | None) -> bool:
     return verified is not None and verified.state == "refuted"
+
+
+def _explained(record: Record, explained: Mapping[str, Explanation]) -> Explanation | None:
+    found = explained.get(record.artefact.digest)
+    return found if found is not None and found.revision == record.data.revision else None
 
 
 def _unranked(
@@ -422,12 +437,50 @@ def cells(line: Line) -> dict[str, Any]:
     for key, count in (("random", control(record)), ("pool", pooled(record))):
         if count is not None:
             found[f"{key}_k"], found[f"{key}_n"] = count.k, count.n
+    if line.explained is not None:
+        found |= _reasons(line.explained)
     for part, size in sorted(record.artefact.sizes_bytes.items()):
         found[f"bytes:{part}"] = size
     for cell in record.costs:
         for name, value in sorted(cell.values.items()):
             found[f"{cell.target}:{cell.engine}:{name}:{cell.kind}"] = value
     return found
+
+
+def _reasons(explained: Explanation) -> dict[str, Any]:
+    """The columns of a row that was explained, by the board's explainer; what stands beside each number is with it."""
+    from grit.bench.explain.scores import HEADLINE, RANDOM
+
+    found: dict[str, Any] = {"explained_n": explained.n, "explainer": HEADLINE}
+    means = {
+        "normalised_aopc": explained.normalised(HEADLINE),
+        "normalised_aopc_random": explained.normalised(RANDOM),
+        "loyalty_tau": explained.loyalty(HEADLINE),
+        "loyalty_tau_ceiling": explained.loyalty(HEADLINE, "ceiling"),
+    }
+    for name, mean in means.items():
+        if mean is not None:
+            found |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+    return found
+
+
+def faithful(line: Line) -> Mean | None:
+    """Normalised AOPC of the board's explainer."""
+    from grit.bench.explain.scores import HEADLINE
+
+    return None if line.explained is None else line.explained.normalised(HEADLINE)
+
+
+def loyal(line: Line) -> Mean | None:
+    """Kendall's tau with the teacher's attributions, by the board's explainer."""
+    from grit.bench.explain.scores import HEADLINE
+
+    return None if line.explained is None else line.explained.loyalty(HEADLINE)
+
+
+def ratio(mean: Mean | None) -> str:
+    """0.73: a mean that is no share of anything."""
+    return "-" if mean is None else f"{mean.value:.2f}"
 
 
 def control(record: Record) -> Count | None:
@@ -528,6 +581,10 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
         if any(instructions(line.record, core) is not None for line in section.lines):
             found[f"{core} instructions"] = Column(f"{core.upper()} instr.", _instructions_cell(core))
     found["local p50"] = Column("Local p50", lambda line: _timed(latency(line.record)))
+    if any(map(faithful, section.lines)):
+        found["faithful"] = Column("Faithful", lambda line: ratio(faithful(line)))
+    if any(map(loyal, section.lines)):
+        found["loyal"] = Column("Loyal", lambda line: ratio(loyal(line)))
     if any(line.verified for line in section.lines):
         found["verified"] = Column("Verified", _verified_cell, number=False)
     found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
@@ -593,6 +650,7 @@ def notes(section: Section) -> list[str]:
         )
     if dates := sorted({line.record.run.created[:10] for line in section.lines if pooled(line.record)}):
         found.append(f"Pool: worst case with what broke the run's other rows, as of {', '.join(dates)}; not ranked.")
+    found += _notes_on_reasons(section)
     if any(line.rank for line in section.lines):
         found.append(
             "Same rank: not told apart from the best row of the group (exact McNemar on the same examples, Holm, 5 %)."
@@ -614,6 +672,32 @@ def notes(section: Section) -> list[str]:
     return found
 
 
+def _notes_on_reasons(section: Section) -> list[str]:
+    """What the columns on explanations mean, and what chance and the teacher's own twin would reach."""
+    from grit.bench.explain.scores import HEADLINE, RANDOM
+
+    explained = [line.explained for line in section.lines if line.explained is not None]
+    if not explained:
+        return []
+    texts = _range([each.n for each in explained], "{}")
+    by_chance = _range([mean.value for each in explained if (mean := each.normalised(RANDOM))], "{:.2f}")
+    found = [
+        f"Faithful: normalised AOPC of {HEADLINE} gradients over {texts} texts, 0 the worst order of the words and 1 "
+        f"the best; random orders: {by_chance}; not ranked."
+    ]
+    if any(map(loyal, section.lines)):
+        ceilings = [mean.value for each in explained if (mean := each.loyalty(HEADLINE, "ceiling"))]
+        ceiling = f"; of the teacher with itself from another seed: {_range(ceilings, '{:.2f}')}" if ceilings else ""
+        found.append(f"Loyal: Kendall's tau of these attributions with the teacher's{ceiling}; not ranked.")
+    return found
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """0.21 to 0.25, or the one value."""
+    shown = [form.format(value) for value in (min(values, default=math.nan), max(values, default=math.nan))]
+    return shown[0] if shown[0] == shown[1] else " to ".join(shown)
+
+
 def _not_measured(section: Section) -> dict[tuple[str, str, str], list[str]]:
     """(target, engine, reason) -> the rows that have no number there."""
     found: dict[tuple[str, str, str], list[str]] = {}
@@ -628,6 +712,8 @@ _DROPPED_FIRST = (
     "parts",
     "random",
     "pool",
+    "faithful",
+    "loyal",
     "verified",
     "flags",
     "k/n",
