@@ -206,6 +206,7 @@ _COLUMNS = {
     "network": ("neural_p50_us",),
     "instructions": ("p50_instructions", "mean_instructions"),
     "of network": ("p50_neural_instructions", "mean_neural_instructions"),
+    "cycles": ("p50_neural_cycles",),
     "L1D misses": ("p50_neural_misses",),
     "RAM bytes": ("ram_bytes",),
     "flash bytes": ("flash_bytes",),
@@ -232,8 +233,8 @@ def render(cells: Sequence[CostPart]) -> str:
 
 
 def _shown(values: Mapping[str, int | float], names: Sequence[str]) -> str:
-    name = next((name for name in names if name in values), None)
-    if name is None:
-        return ""
-    ends = [values[each] for each in (f"low_{name}", f"high_{name}") if each in values] or [values[name]]
-    return " to ".join(f"{value:,.1f}" if name.endswith("_us") else f"{value:,}" for value in ends)
+    for name in names:
+        ends = [end for end in (f"low_{name}", f"high_{name}") if end in values] or [name]
+        if ends[0] in values:
+            return " to ".join(f"{values[end]:,.1f}" if end.endswith("_us") else f"{values[end]:,}" for end in ends)
+    return ""

@@ -380,6 +380,12 @@ CELLS = [
         kind="calibrated",
         values={"p50_us": 3.0, "low_p50_us": 2.0, "high_p50_us": 4.5},
     ),
+    CostPart(
+        target="mca://cortex-m4",
+        engine="c",
+        kind="modelled",
+        values={"low_p50_neural_cycles": 1000, "high_p50_neural_cycles": 4000},
+    ),
     CostPart(target="adb://1", engine="c", kind="not measured", reason="no adb: install it"),
 ]
 
@@ -387,12 +393,13 @@ CELLS = [
 def test_a_table_has_a_line_a_cell_and_reasons_below() -> None:
     lines = measure.render(CELLS).splitlines()
     assert len(lines) == 1 + len(CELLS) + 1
-    assert lines[0].split() == "target engine kind p50 us network instructions of network".split()
+    assert lines[0].split() == "target engine kind p50 us network instructions of network cycles".split()
     assert lines[1].split() == ["local", "ort", "measured", "1,234.6", "9.0"]
     assert lines[2].endswith("1,234,567") and lines[3].endswith(" 7")
     assert "2.0 to 4.5" in lines[4]  # a time that was never measured is a range
-    assert lines[5].endswith("not measured")
-    assert lines[6] == "adb://1 x c: no adb: install it"
+    assert lines[5].endswith("1,000 to 4,000")
+    assert lines[6].endswith("not measured")
+    assert lines[7] == "adb://1 x c: no adb: install it"
 
 
 def test_numbers_stand_under_their_headings() -> None:

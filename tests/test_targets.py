@@ -508,22 +508,44 @@ def test_a_calibration_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, 
 # --- real texts -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def thousand(real_data: Path) -> list[str]:
+    """More than 1,000 real texts; AG News itself comes in ASCII, so those of two other sets that do not come first."""
+    from grit.bench import datasets
+
+    others = [datasets.load(other) for other in ("banking77", "clinc150")]
+    foreign = [example.text for other in others for example in other.train if not example.text.isascii()]
+    assert foreign
+    return [*foreign, *(example.text for example in datasets.load("ag_news").test[:1000])]
+
+
+def same_bits_on_a_microcontroller(one: Any, texts: list[str]) -> None:
+    cell = Emu("cortex-m4", texts=len(texts), cached_texts=0).cost(one, texts)
+    assert cell.facts["output_error"] == 0.0 and cell.facts["compared_texts"] == len(texts) > 1000
+
+
 @needs_arm
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["fastgrnn", "student", "prado", "hashed"])
-def test_a_thousand_real_texts_are_the_same_bits_on_a_microcontroller(real_data: Path, name: str) -> None:
-    """The deployed bytes of models that have read a real vocabulary; some of the texts are not ASCII."""
+def test_a_thousand_real_texts_are_the_same_bits_on_a_microcontroller(thousand: list[str], name: str) -> None:
+    """The deployed bytes of models that have read a real vocabulary, and learned nothing yet."""
     from grit.bench import datasets
     from grit.bench.export import build
 
     dataset = datasets.load("ag_news")
-    others = [datasets.load(other) for other in ("banking77", "clinc150")]  # AG News itself comes in ASCII
-    foreign = [example.text for other in others for example in other.train if not example.text.isascii()]
-    chosen = [*foreign, *(example.text for example in dataset.test[:1000])]
-    assert len(chosen) > 1000 and foreign
     cls = registry.load("models", name)
     train = [example.text for example in dataset.train[:5000]]
     model = cls.build(cls.Config(), train, len(dataset.labels), 0).eval()
-    reference = packing.artefact(build.deployed(model, train[:100]))
-    cell = Emu("cortex-m4", texts=len(chosen)).cost(reference, chosen)
-    assert cell.facts["output_error"] == 0.0 and cell.facts["compared_texts"] == len(chosen)
+    same_bits_on_a_microcontroller(packing.artefact(build.deployed(model, train[:100])), thousand)
+
+
+@needs_arm
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["fastgrnn", "student", "prado"])
+def test_trained_models_are_the_same_bits_on_a_microcontroller(thousand: list[str], name: str) -> None:
+    """Of the run folder that GRIT_TRAINED names: ``grit train --dataset ag_news --model fastgrnn,student,prado``."""
+    found = sorted(Path(os.environ.get("GRIT_TRAINED", "")).glob(f"model/{name}*.s*/artefact.safetensors"))
+    if not found:
+        pytest.skip(f"GRIT_TRAINED names no run folder with a trained {name}")
+    for path in found:
+        same_bits_on_a_microcontroller(packing.artefact(path.read_bytes()), thousand)

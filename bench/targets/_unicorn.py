@@ -55,6 +55,9 @@ class Program:
         else:
             self._core.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
         self.instructions = 0
+        self.trace: list[tuple[int, int]] | None = (
+            None  # address and size of each block that runs, where it is asked for
+        )
         self._lengths: dict[tuple[int, int], int] = {}
         self._core.hook_add(unicorn.UC_HOOK_BLOCK, self._block)
 
@@ -86,6 +89,8 @@ class Program:
             length = size // 4 if self.wide else thumb_instructions(bytes(core.mem_read(address, size)))
             self._lengths[address, size] = length
         self.instructions += length
+        if self.trace is not None:
+            self.trace.append((address, size))
 
     def simulate(self, cache: Cache) -> None:
         """Data accesses go through ``cache``; to be said before the first call, which translates what it runs."""
@@ -156,9 +161,10 @@ def _pages(start: int, size: int) -> Iterator[int]:
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """job: elf, wide, model, cache (size, ways, line) or None, cached_texts, texts (hexadecimal UTF-8).
+    """job: elf, wide, model, cache (size, ways, line) or None, cached_texts, texts (hexadecimal UTF-8), traced.
 
-    For each text its raw logits (hexadecimal), and instructions of the whole and of the network alone; then memory.
+    For each text its raw logits (hexadecimal), and instructions of the whole and of the network alone; then memory; and
+    for each number in ``traced`` the blocks that the network runs on so many tokens of the last text.
     """
     program = Program(Path(job["elf"]), job["wide"], job["model"])
     scratch_bytes, token_bytes, logit_bytes = (
@@ -183,7 +189,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         if program.read(logits, logit_bytes).hex() != answers[-1]:
             raise SystemExit("the network alone gave other logits than the whole program")
     used = program.read(bottom, STACK_TOP - bottom)
-    found = {
+    found: dict[str, Any] = {
         "logits": answers,
         "instructions": whole,
         "neural_instructions": neural,
@@ -193,6 +199,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         **{f"{name}_bytes": size for name, size in program.bytes.items()},
         "emulator": f"unicorn {unicorn.__version__}",
     }
+    if job["traced"]:
+        found["traces"] = []
+        for n in job["traced"]:
+            program.trace = []
+            program.call("model_run", tokens, min(n, counts[-1]), logits, scratch)
+            found["traces"].append(program.trace)
     if job["cache"]:
         cache = Cache(*job["cache"])
         program = Program(Path(job["elf"]), job["wide"], job["model"])

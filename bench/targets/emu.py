@@ -125,7 +125,9 @@ const uint32_t grit_logits_bytes = sizeof(model_logit) * MODEL_CLASSES, grit_tok
 """
 
 
-def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> dict[str, Any]:
+def run(
+    elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0, traced: Sequence[int] = ()
+) -> dict[str, Any]:
     """The answers and counts of :mod:`grit.bench.targets._unicorn`."""
     job = {
         "elf": str(elf),
@@ -136,6 +138,7 @@ def run(elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0) -> d
         else None,
         "cached_texts": cached_texts,
         "texts": [text.encode().hex() for text in texts],
+        "traced": list(traced),
     }
     command = [sys.executable, "-m", "grit.bench.targets._unicorn"]
     try:
