@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grit.bench import datasets, registry
-from grit.bench.personalize import arms, leakage, loyalty, meta, protocol, raters, robust, summary, users
+from grit.bench.personalize import arms, leakage, loyalty, meta, private, protocol, raters, robust, summary, users
+from grit.bench.personalize.private import Private
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.texts import Base, Texts, answers, weights_by_part
 from grit.bench.train import predict
@@ -288,6 +289,8 @@ def test_every_arm_begins_at_the_global_model_and_learns(name: str, key: str) ->
         return
     labels = texts.labels
     losses = []
+    if arm.private:
+        arm = dataclasses.replace(arm, private=Private(noise=0.0, clip=99.0))  # noise may go uphill
     for weights in protocol.epochs(arm, base, texts, 0.1, SHORT, 0):
         losses.append(float(nn.functional.cross_entropy(arm.logits(base, weights, texts, index), labels)))
     assert np.isfinite(losses).all()
@@ -586,6 +589,74 @@ def test_a_constant_copy_is_robust_on_the_favourite_and_reaches_no_rare_label() 
     found = robust.attacked(model, rows, 1, {"deepwordbug": registry.attack("deepwordbug")}, [e.text for e in rows], 0)
     assert (found.clean, found.robust) == (5, 5), "the trap: unbreakable, and half of the texts are wrong"
     assert (found.minority, found.minority_attacked, found.minority_broken) == (5, 0, 0)
+
+
+# --- privacy ------------------------------------------------------------------------------------------
+
+
+def test_without_noise_and_clipping_a_private_step_is_a_plain_one() -> None:
+    base = small("fastgrnn")
+    texts = base.texts(examples(10))
+    plain = arms.get("last")
+    bare = dataclasses.replace(arms.get("private"), private=Private(noise=0.0, clip=1e6))
+    for one, other in zip(
+        protocol.epochs(plain, base, texts, 0.3, SHORT, 0),
+        protocol.epochs(bare, base, texts, 0.3, SHORT, 0),
+        strict=True,
+    ):
+        assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+
+
+def test_one_text_moves_a_clipped_sum_by_no_more_than_the_clip() -> None:
+    generator = torch.Generator().manual_seed(0)
+    each = [[torch.randn(3, 4, generator=generator) * 10, torch.randn(3, generator=generator)] for _ in range(6)]
+    quiet = Private(noise=0.0, clip=0.7)
+    whole = private.noised(each, quiet, generator)
+    for left in range(6):
+        silenced = [g if at != left else [torch.zeros_like(w) for w in g] for at, g in enumerate(each)]
+        other = private.noised(silenced, quiet, generator)
+        moved = math.sqrt(sum(float(((a - b) * 6).square().sum()) for a, b in zip(whole, other, strict=True)))
+        assert moved <= 0.7 + 1e-5
+
+
+def test_noise_is_as_large_as_was_said_and_each_users_own() -> None:
+    nothing = [[torch.zeros(20_000)] for _ in range(4)]
+    (found,) = private.noised(nothing, Private(noise=2.0, clip=0.5), torch.Generator().manual_seed(1))
+    assert float(found.std()) == pytest.approx(2.0 * 0.5 / 4, rel=0.03)
+    base, arm = counting(), arms.get("private")
+
+    def learned(first: int, seed: int) -> torch.Tensor:
+        *_, weights = protocol.epochs(arm, base, base.texts(examples(4, first)), 0.1, SHORT, seed)
+        return weights["weight"]
+
+    assert learned(0, 0).equal(learned(0, 0)) and not learned(0, 0).equal(learned(0, 1))
+
+
+@given(st.floats(0.3, 8.0), st.integers(1, 20))
+def test_epsilon_is_the_least_at_its_delta_and_grows_with_epochs(noise: float, epochs: int) -> None:
+    found = private.epsilon(Private(noise=noise), epochs)
+    sigma = noise / math.sqrt(epochs)
+    assert private.spent(sigma, found) <= private.DELTA * (1 + 1e-6)
+    assert private.spent(sigma, found * 0.999) > private.DELTA
+    assert private.epsilon(Private(noise=noise), epochs + 1) > found > private.epsilon(Private(noise=noise * 2), epochs)
+
+
+def test_epsilon_at_its_ends_and_at_a_known_point() -> None:
+    assert private.epsilon(Private(), 0) == 0.0 and private.epsilon(Private(noise=0.0), 3) == math.inf
+    scipy = pytest.importorskip("scipy.stats")
+    sigma, at = 1.5, 2.0
+    wanted = scipy.norm.cdf(1 / (2 * sigma) - at * sigma) - math.exp(at) * scipy.norm.cdf(-1 / (2 * sigma) - at * sigma)
+    assert private.spent(sigma, at) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_an_accountants_bound_is_never_below_the_exact_epsilon() -> None:
+    accountants = pytest.importorskip("opacus.accountants")
+    for noise, epochs in ((1.0, 1), (1.0, 10), (4.0, 3)):
+        accountant = accountants.RDPAccountant()
+        for _ in range(epochs):
+            accountant.step(noise_multiplier=noise, sample_rate=1.0)
+        exact, bound = private.epsilon(Private(noise=noise), epochs), accountant.get_epsilon(delta=private.DELTA)
+        assert exact <= bound < 1.5 * exact
 
 
 # --- a start made to be personalized -------------------------------------------------------------------

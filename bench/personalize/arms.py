@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from grit.bench.personalize.private import Private
 from grit.bench.personalize.texts import Base, Texts, weights_by_part
 from grit.bench.registry import unknown
 from grit.bench.types import Dense, Model, Program, Reading
@@ -36,7 +37,8 @@ class Arm:
     start: Callable[[Base, int], Weights]
     logits: Callable[[Base, Weights, Texts, np.ndarray], torch.Tensor]  # [batch classes]
     model: Callable[[Base, Weights], Model]
-    rates: tuple[float, ...] = (0.03, 0.3)  # of plain gradient descent; one is chosen on validation users
+    rates: tuple[float, ...] = (0.1, 1.0)  # of plain gradient descent; one is chosen on validation users
+    private: Private | None = None  # its gradients are clipped and noised
 
 
 def get(key: str) -> Arm:
@@ -326,19 +328,31 @@ def _widths(base: Base) -> tuple[int, int]:
     return reading.words.shape[-1], reading.state.shape[-1]
 
 
+_STEEP = (0.3, 3.0)  # few numbers, each far from the logits
+_GENTLE = (0.05, 0.5)  # many numbers at once
+
 ARMS: dict[str, Arm] = {
     arm.key: arm
     for arm in (
         Arm("none", "nothing: the global model", _no_start, _as_it_is, lambda base, _: base.copied(), (0.0,)),
-        Arm("bias", "one number a label", _bias_start, _bias_logits, _bias_model, (0.1, 1.0)),
+        Arm("bias", "one number a label", _bias_start, _bias_logits, _bias_model),
         Arm("last", "the last layer", _last_start, _last_logits, _last_model),
-        Arm("cell", f"rank {RANK} on the matrices of the cell", _cell_start, _cell_logits, _cell_model),
+        Arm(
+            "private",
+            "the last layer, by clipped and noised gradients",
+            _last_start,
+            _last_logits,
+            _last_model,
+            private=Private(),
+        ),
+        Arm("cell", f"rank {RANK} on the matrices of the cell", _cell_start, _cell_logits, _cell_model, _STEEP),
         Arm(
             "token",
             "a word vector before every text",
             _token_start,
             _token_logits,
             lambda base, weights: personal(WithToken(base, weights)),
+            _STEEP,
         ),
         Arm(
             "fused",
@@ -346,8 +360,9 @@ ARMS: dict[str, Arm] = {
             _fused_start,
             _fused_logits,
             lambda base, weights: personal(WithExtractor(base, weights)),
+            _STEEP,
         ),
-        Arm("but-embedding", "all but the word table", _but_embedding_start, _whole_logits, merged),
-        Arm("all", "every weight", _all_start, _whole_logits, merged),
+        Arm("but-embedding", "all but the word table", _but_embedding_start, _whole_logits, merged, _GENTLE),
+        Arm("all", "every weight", _all_start, _whole_logits, merged, _GENTLE),
     )
 }

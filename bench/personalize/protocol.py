@@ -10,6 +10,7 @@ label on top of it. A gain is what an arm adds to the best of the three.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from grit.bench.personalize.arms import Arm, Weights
+from grit.bench.personalize.private import noised
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.personalize.users import User
 from grit.bench.types import CouldNotMeasure
@@ -65,17 +67,34 @@ def epochs(arm: Arm, base: Base, texts: Texts, rate: float, training: Training, 
     """The weights after each epoch on all of ``texts``."""
     weights = {name: weight.clone() for name, weight in arm.start(base, seed).items()}
     places = np.arange(len(texts))
+    generator = torch.Generator().manual_seed(_noise_seed(seed, texts))
     for _ in range(training.epochs):
         for start in range(0, len(texts), training.batch):
-            weights = descended(arm, base, weights, texts, places[start : start + training.batch], rate)
+            index = places[start : start + training.batch]
+            weights = descended(arm, base, weights, texts, index, rate, generator)
         yield weights
 
 
-def descended(arm: Arm, base: Base, weights: Weights, texts: Texts, index: np.ndarray, rate: float) -> Weights:
-    """One step down the mean cross-entropy of some texts."""
+def _noise_seed(seed: int, texts: Texts) -> int:
+    """Noise of its own for every user."""
+    ids = " ".join(example.id for example in texts.examples)
+    return int.from_bytes(hashlib.sha256(f"noise {seed} {ids}".encode()).digest()[:8], "big") >> 1
+
+
+def descended(
+    arm: Arm, base: Base, weights: Weights, texts: Texts, index: np.ndarray, rate: float, generator: torch.Generator
+) -> Weights:
+    """One step down the mean cross-entropy of some texts; ``generator`` draws the noise of a private arm."""
     leaves = {name: weight.requires_grad_() for name, weight in weights.items()}
-    loss = cross_entropy(arm.logits(base, leaves, texts, index), texts.labels[index])
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
+
+    def slopes(part: np.ndarray) -> list[torch.Tensor]:
+        loss = cross_entropy(arm.logits(base, leaves, texts, part), texts.labels[part])
+        return list(torch.autograd.grad(loss, list(leaves.values())))
+
+    if arm.private is None:
+        gradients = slopes(index)
+    else:
+        gradients = noised([slopes(index[at : at + 1]) for at in range(len(index))], arm.private, generator)
     with torch.no_grad():
         return {
             name: weight - rate * gradient for (name, weight), gradient in zip(leaves.items(), gradients, strict=True)

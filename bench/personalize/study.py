@@ -22,7 +22,19 @@ import numpy as np
 
 from grit.bench import checkpoint, datasets, machine, records, registry, schemes
 from grit.bench.export import build
-from grit.bench.personalize import arms, costs, leakage, loyalty, meta, protocol, raters, results, robust, users
+from grit.bench.personalize import (
+    arms,
+    costs,
+    leakage,
+    loyalty,
+    meta,
+    private,
+    protocol,
+    raters,
+    results,
+    robust,
+    users,
+)
 from grit.bench.personalize.protocol import Person, Training
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.progress import Report
@@ -238,6 +250,12 @@ def _row(
     chosen = results.ChoicePart(
         fold=cell.fold.name, rate=choice.rate, epoch=choice.epoch, score=choice.score, users=choice.users
     )
+    if arm.private is not None:
+        epsilon = private.epsilon(arm.private, choice.epoch)
+        notes.append(
+            f"{arm.key}, fold {cell.fold.name}: noise {arm.private.noise:g}, clip {arm.private.clip:g}, {choice.epoch} "
+            f"epochs: each text has epsilon {epsilon:.2f} at delta {private.DELTA:g}"
+        )
     return _as_row(cell, arm.key, k, (chosen,), found, tuple(dict.fromkeys(notes)))
 
 
