@@ -34,6 +34,7 @@ _TOOLS = {
     "chromedriver": (("chromedriver",), "chromium-driver"),
     "qemu-aarch64": (("qemu-aarch64", "qemu-aarch64-static"), "qemu-user"),
     "bwrap": (("bwrap",), "bubblewrap"),
+    "sshd": (("sshd", "/usr/sbin/sshd"), "openssh-server"),
 }
 
 

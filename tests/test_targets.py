@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import importlib.util
 import os
 import platform
 import shutil
+import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +341,58 @@ def test_a_device_answers_and_is_left_clean(line: Callable[..., Path], name: str
     assert cell.facts["architecture"] == platform.machine() and cell.facts["binary_bytes"] > 1000
     assert cell.values["n_calls"] >= len(TEXTS) and cell.values["min_us"] <= cell.values["p99_us"]
     assert not list(home.iterdir())
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need_tool: Callable[[str], str]) -> Iterator[str]:
+    """A server of OpenSSH on loopback with keys of its own; gives the address that ssh:// takes."""
+    server, client = need_tool("sshd"), shutil.which("ssh")
+    if not client or not shutil.which("ssh-keygen"):
+        pytest.skip("OpenSSH's client is not installed")
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts itself in, without rights
+    # ours to write: keys and known hosts, which a user has in ~/.ssh
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    known = f"-i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known -o StrictHostKeyChecking=accept-new"
+    (tools / "ssh").write_text(f'#!/bin/sh\nexec {client} -F none {known} "$@"\n', encoding="ascii")
+    (tools / "ssh").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    said = tmp_path / "log"
+    process = subprocess.Popen([server, "-D", "-f", tmp_path / "config", "-E", said])
+    try:
+        for _ in range(100):
+            if said.exists() and "listening" in said.read_text(errors="replace"):
+                break
+            time.sleep(0.05)
+        yield f"{getpass.getuser()}@127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@needs_arm
+@pytest.mark.skipif(not LINUX, reason="a runner needs a Linux kernel")
+def test_a_server_on_loopback_is_a_board(sshd: str) -> None:
+    """OpenSSH on both ends: bytes stay bytes, and nothing is left behind."""
+    before = set(Path("/tmp").glob("grit-*"))
+    cell = Ssh(sshd, least_s=0.02, most_s=0.2).cost(artefact("fastgrnn"), TEXTS)
+    assert (cell.target, cell.kind) == (f"ssh://{sshd}", "measured")
+    assert cell.facts["output_error"] == 0.0 and cell.facts["compared_texts"] == len(TEXTS)
+    assert cell.facts["architecture"] == platform.machine() and cell.facts["kernel"].startswith("Linux")
+    assert 0 < cell.values["neural_min_us"] <= cell.values["p50_us"]
+    assert not [path for path in set(Path("/tmp").glob("grit-*")) - before if path.is_dir()]
+    with pytest.raises(CouldNotMeasure, match="Permission denied"):
+        Ssh(f"nobody@{sshd.partition('@')[2]}").probe()
 
 
 @needs_arm
