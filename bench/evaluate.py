@@ -59,8 +59,9 @@ Progress = Callable[[int, int], None]
 
 def margins(logits: np.ndarray, label: int) -> np.ndarray:
     """Largest other logit minus the gold one: [texts classes] -> [texts]; positive means misclassified."""
-    others = np.delete(logits, label, axis=1).max(axis=1, initial=-math.inf)
-    return np.asarray(others - logits[:, label])
+    others = logits.copy()
+    others[:, label] = -math.inf  # many times as fast as an array without the column
+    return np.asarray(others.max(axis=1) - logits[:, label])
 
 
 def answers(victim: Respondent, texts: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:

@@ -56,6 +56,12 @@ def ngrams(tokens: Sequence[str], order: int) -> list[str]:
     ]
 
 
+def ngram_count(tokens: int, order: int) -> int:
+    """How many :func:`ngrams` so many tokens make; so many stand before those that end at the next token."""
+    few = min(tokens, order)
+    return few * (few + 1) // 2 + (tokens - few) * order
+
+
 # --- token -> hash --------------------------------------------------------------------------------
 # The string projection of PRADO (Kaliamoorthi et al., EMNLP 2019) as its authors' code computes it.
 

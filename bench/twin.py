@@ -23,14 +23,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from operator import itemgetter
 
 import numpy as np
 import torch
 
 from grit.bench.sentence import Text, composed
-from grit.bench.types import Edit, Gain, Grid, MalformedInput, Model, Script
+from grit.bench.text import ngram_count, ngrams, tokenize
+from grit.bench.types import Edit, Gain, Grid, MalformedInput, Model, Rows, Script
 
 TEXTS = 64  # a backward pass
 SIGNIFICANT_DIGITS = 9
@@ -48,6 +49,8 @@ class Twin:
         twin.double().eval().requires_grad_(False)
         self._model: Model = twin
         self._texts = texts
+        program = None if self._model.separable else self._model.program()
+        self._order = program.words.ngrams if program is not None and isinstance(program.words, Rows) else 0
         self._strings: dict[str, tuple[str, ...]] = {}
         self._written: tuple[Sequence[str], np.ndarray] | None = None  # words of a grid, their features
 
@@ -66,6 +69,8 @@ class Twin:
         """Tokens of the base text, and which tokens each edit takes out and writes in."""
         base = question.base
         _check(sentence, base)
+        if self._order > 1 and question.aligned and all(edit[0] != "unknown" for edit in chain(base, question.edits)):
+            return self._read_ngrams(sentence, question)
         if self._model.separable:
             spans = sentence.piece_spans
             place_of: Callable[[int], int] = sentence.piece_of
@@ -113,6 +118,41 @@ class Twin:
                 written = [new or ("",) for new in written]
             reading.change(number, starts[place], old, written)
             number += len(edits)
+        return reading
+
+    def _read_ngrams(self, sentence: Text, question: Gain) -> _Reading:
+        """As :meth:`_read` of whole texts whose tokens are n-grams: only those that an edit reaches are cut anew."""
+        order = self._order
+        by_piece: dict[int, list[Edit]] = {}
+        for edit in question.base:
+            by_piece.setdefault(sentence.piece_of(edit.index), []).append(edit)
+
+        def cut(place: int, edits: Script) -> list[str]:
+            return tokenize(sentence.segments(*sentence.piece_spans[place], edits)[0])
+
+        pieces = [cut(place, tuple(by_piece.get(place, ()))) for place in range(len(sentence.pieces))]
+        starts = [0, *accumulate(map(len, pieces))]
+        words = [word for piece in pieces for word in piece]
+        whole = ngrams(words, order)
+        reading = _Reading(whole[: self._model.max_tokens] or [""], len(question.edits))
+        number = 0
+        for (_, index), group in groupby(question.edits, key=itemgetter(0, 1)):
+            edits = list(group)
+            _check(sentence, edits[:1])
+            place = sentence.piece_of(index)
+            here, first, after = tuple(by_piece.get(place, ())), starts[place], starts[place + 1]
+            before, behind = words[max(0, first - order + 1) : first], words[after : after + order - 1]
+            common, start = ngram_count(len(before), order), ngram_count(first, order)
+            old = ngrams([*before, *pieces[place], *behind], order)[common:]
+            rest = whole[start + len(old) :]
+            for edit in edits:
+                new = ngrams([*before, *cut(place, composed(here, edit)), *behind], order)[common:]
+                if len(new) == len(old):
+                    reading.change(number, start, tuple(old), [tuple(new)])
+                else:  # what both texts have in common at the end may reach into what was cut anew
+                    all_new = (*new, *rest) if start or new or rest else ("",)
+                    reading.change(number, start, (*old, *rest) if words else ("",), [all_new])
+                number += 1
         return reading
 
     def _tokens(self, sentence: Text, span: tuple[int, int], edits: Script) -> tuple[str, ...]:

@@ -15,13 +15,15 @@ noise of a batched float product tie, as they should.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from grit.bench.sentence import Text
+from grit.bench.text import ngram_count, ngrams, tokenize
 from grit.bench.types import Artefact, Edit, Gain, MalformedInput, Script
 
 ROWS = 512  # texts a forward pass: small enough for the cache, large enough that its overhead is spread thin
@@ -51,6 +53,16 @@ class Forgetful(Protocol):
 
     def forget(self) -> None:
         """Empty the table: rows handed out before mean nothing any more. No answer changes."""
+        ...
+
+
+@runtime_checkable
+class OfNgrams(Protocol):
+    """An artefact whose tokens may be word n-grams, so that an edit reaches a known number of words further."""
+
+    @property
+    def order(self) -> int:
+        """Its tokens are the n-grams up to this order of :func:`grit.bench.text.tokenize`; 0: they are no n-grams."""
         ...
 
 
@@ -178,37 +190,48 @@ def _spelled(edit: Edit) -> bytes:
     return f"{op} {index} {word}\x1f".encode("utf-8", "surrogatepass")
 
 
-_Read = tuple[int, bytes, bytes]
-"""One edit, read: the piece it lies in, that piece's rows under the edit, and the edit spelled out."""
+_Spliced = tuple[int, int, Any, bytes]
+"""One edit, read: the places it rewrites (from, to), what stands there under it, and the edit spelled out."""
 
 
-class _PieceReader:
-    """Reads edits piece by piece: for artefacts whose tokens never look across a blank."""
+class _Layout(Protocol):
+    """A text as one sequence that an edit rewrites a stretch of; what lies elsewhere reads as it did."""
 
-    def __init__(
-        self, sentence: Text, rows_of: Callable[[Sequence[str]], list[bytes]], unknown: bytes, limit: int
-    ) -> None:
+    @property
+    def base(self) -> Any:
+        """Bytes of rows, or a string."""
+        ...
+
+    @property
+    def starts(self) -> Sequence[int]:
+        """Where each place begins in the base; places beyond the last begin at its end."""
+        ...
+
+    def windows(self, edits: Sequence[Edit]) -> Iterator[tuple[int, int, Any]]:
+        """Of every well-formed edit the places (from, to) that it rewrites, and what stands there instead."""
+        ...
+
+
+class _SplicedReader:
+    """Reads an edit once; a script is then a few joins. Where edits reach into one another, all is read anew."""
+
+    def __init__(self, sentence: Text, layout: _Layout, whole: Callable[[list[str]], Any], limit: int | None) -> None:
         self._sentence = sentence
-        self._rows_of = rows_of
-        self._unknown = unknown
-        self._limit = limit * _ROW_BYTES
-        pieces = rows_of(sentence.pieces)
-        self._base = b"".join(pieces)
-        self._starts = [0]  # of each piece, in bytes of the base
-        for piece in pieces:
-            self._starts.append(self._starts[-1] + len(piece))
-        self._edits: dict[Edit, _Read] = {}
-        self._around: dict[int, tuple[int, str, str]] = {}
+        self._layout = layout
+        self._whole = whole  # segments between unknown words -> what the model reads
+        self._limit = limit  # of a key; None: none
+        self._empty = whole([""])
+        self._edits: dict[Edit, _Spliced] = {}
 
-    def read(self, scripts: Sequence[Script]) -> tuple[list[bytes], bytes]:
-        edits, base, starts, limit = self._edits, self._base, self._starts, self._limit
+    def read(self, scripts: Sequence[Script]) -> tuple[list[Any], bytes]:
+        edits, base, starts, limit = self._edits, self._layout.base, self._layout.starts, self._limit
         keys = []
         spelled = []
         for script in scripts:
             try:
                 if len(script) == 1:  # nearly all that is ever asked
-                    piece, rows, spelling = edits[script[0]]
-                    key = base[: starts[piece]] + rows + base[starts[piece + 1] :]
+                    first, after, rows, spelling = edits[script[0]]
+                    key = base[: starts[first]] + rows + base[starts[after] :]
                     spelled.append(spelling)
                 else:
                     key = self._joined(script, spelled)
@@ -216,64 +239,73 @@ class _PieceReader:
                 self._read_new(scripts)
                 key = self._joined(script, spelled)
             spelled.append(b"\x1e")
-            keys.append(key[:limit] or self._unknown)
+            keys.append(key[:limit] or self._empty)
         return keys, b"".join(spelled)
 
-    def _joined(self, script: Script, spelled: list[bytes]) -> bytes:
-        edits, base, starts = self._edits, self._base, self._starts
-        parts: list[bytes] = []
+    def _joined(self, script: Script, spelled: list[bytes]) -> Any:
+        edits, base, starts = self._edits, self._layout.base, self._layout.starts
+        parts: list[Any] = []
         spellings: list[bytes] = []
-        place, last, shared = 0, -1, False
+        place, free, apart = 0, 0, True
         for edit in script:
-            piece, rows, spelling = edits[edit]
+            first, after, rows, spelling = edits[edit]
             spellings.append(spelling)
-            if piece > last:
-                parts.append(base[place : starts[piece]])
-                parts.append(rows)
-                place, last = starts[piece + 1], piece
-            else:
-                shared = True
-        if shared:
-            parts = self._shared(script)
-        else:
-            parts.append(base[place:])
+            apart = apart and first >= free
+            parts += (base[place : starts[first]], rows)
+            place, free = starts[after], after
         spelled += spellings
-        return b"".join(parts)
-
-    def _shared(self, script: Script) -> list[bytes]:
-        """The parts of a text where one piece holds several edits: such pieces are read under all of theirs."""
-        self._check(script)
-        by_piece: dict[int, list[Edit]] = {}
-        for edit in script:
-            by_piece.setdefault(self._sentence.piece_of(edit.index), []).append(edit)
-        parts: list[bytes] = []
-        place = 0
-        for piece, edits in by_piece.items():
-            parts += (self._base[place : self._starts[piece]], self._piece(piece, tuple(edits)))
-            place = self._starts[piece + 1]
-        return [*parts, self._base[place:]]
-
-    def _piece(self, piece: int, edits: Script) -> bytes:
-        start, stop = self._sentence.piece_spans[piece]
-        return self._unknown.join(self._rows_of(self._sentence.segments(start, stop, edits)))
+        if not apart:
+            self._check(script)
+            return self._whole(self._sentence.segments(0, len(self._sentence.text), script))
+        parts.append(base[place:])
+        return base[:0].join(parts)
 
     def _read_new(self, scripts: Iterable[Script]) -> None:
-        known = self._edits
-        new = {edit: None for script in scripts for edit in script if edit not in known}
-        plain: list[Edit] = []  # replacements, nearly all that is ever asked
-        pieces: list[str] = []
+        known, words = self._edits, len(self._sentence.words)
+        new = list({edit: None for script in scripts for edit in script if edit not in known})
         for edit in new:
             op, index, word = edit
-            if op == "replace" and 0 <= index < len(self._sentence.words) and word.split() == [word]:
-                piece, before, after = self._around.get(index) or self._surroundings(index)
-                plain.append(edit)
-                pieces.append(before + word + after)
-            else:
+            if not (op == "replace" and 0 <= index < words and word.split() == [word]):
                 self._check((edit,))
+        for edit, window in zip(new, self._layout.windows(new), strict=True):
+            known[edit] = (*window, _spelled(edit))
+
+    def _check(self, script: Script) -> None:
+        reason = self._sentence.malformed(script)
+        if reason is not None:
+            raise ValueError(f"asked about a malformed script: {reason}")
+
+
+class _Pieces:
+    """Rows piece by piece, for artefacts whose tokens never look across a blank: an edit rewrites its piece."""
+
+    def __init__(self, sentence: Text, rows_of: Callable[[Sequence[str]], list[bytes]], unknown: bytes) -> None:
+        self._sentence = sentence
+        self._rows_of = rows_of
+        self._unknown = unknown
+        pieces = rows_of(sentence.pieces)
+        self.base = b"".join(pieces)
+        self.starts = [0, *accumulate(map(len, pieces))]
+        self._around: dict[int, tuple[int, str, str]] = {}
+
+    def windows(self, edits: Sequence[Edit]) -> Iterator[tuple[int, int, bytes]]:
+        places: list[int] = []
+        segments: list[str] = []  # of all edits; between two of one edit stands an unknown word
+        counts: list[int] = []
+        for edit in edits:
+            if edit.op == "replace":
+                piece, before, after = self._around.get(edit.index) or self._surroundings(edit.index)
+                segments.append(before + edit.word + after)
+                counts.append(1)
+            else:
                 piece = self._sentence.piece_of(edit.index)
-                known[edit] = piece, self._piece(piece, (edit,)), _spelled(edit)
-        for edit, rows in zip(plain, self._rows_of(pieces), strict=True):
-            known[edit] = self._around[edit.index][0], rows, _spelled(edit)
+                found = self._sentence.segments(*self._sentence.piece_spans[piece], (edit,))
+                segments += found
+                counts.append(len(found))
+            places.append(piece)
+        rows = iter(self._rows_of(segments))
+        for piece, count in zip(places, counts, strict=True):
+            yield piece, piece + 1, self._unknown.join(islice(rows, count))
 
     def _surroundings(self, index: int) -> tuple[int, str, str]:
         """The piece of a word, and what stands before and behind the word in it."""
@@ -283,14 +315,74 @@ class _PieceReader:
         self._around[index] = piece, sentence.text[start:begin], sentence.text[end:stop]
         return self._around[index]
 
-    def _check(self, script: Script) -> None:
-        reason = self._sentence.malformed(script)
-        if reason is not None:
-            raise ValueError(f"asked about a malformed script: {reason}")
+
+class _Ngrams:
+    """Rows of the n-grams up to an order, word by word: an edit rewrites those of its piece and of the next few words.
+
+    The n-grams of a place are those that end there (:func:`grit.bench.text.ngrams`); none reaches over an unknown word.
+    """
+
+    def __init__(
+        self, sentence: Text, rows_of: Callable[[Sequence[Sequence[str]]], list[bytes]], unknown: bytes, order: int
+    ) -> None:
+        self._sentence = sentence
+        self._rows_of = rows_of
+        self._unknown = unknown
+        self._order = order
+        pieces = [tokenize(piece) for piece in sentence.pieces]
+        self._tokens = [token for piece in pieces for token in piece]
+        self._places = [0, *accumulate(map(len, pieces))]  # of the first word of each piece
+        (self.base,) = rows_of([ngrams(self._tokens, order)])
+        words = len(self._tokens)
+        self.starts = [_ROW_BYTES * ngram_count(min(place, words), order) for place in range(words + order)]
+
+    def windows(self, edits: Sequence[Edit]) -> Iterator[tuple[int, int, bytes]]:
+        reach = self._order - 1
+        found: list[list[str]] = []  # of all edits; between two of one edit stands an unknown word
+        shapes: list[tuple[int, int, int]] = []
+        for edit in edits:
+            piece = self._sentence.piece_of(edit.index)
+            segments = self._sentence.segments(*self._sentence.piece_spans[piece], (edit,))
+            first, after = self._places[piece], self._places[piece + 1]
+            before = self._tokens[max(0, first - reach) : first]
+            runs = [tokenize(segment) for segment in segments]
+            runs[0] = before + runs[0]
+            runs[-1] = runs[-1] + self._tokens[after : after + reach]
+            grams = [ngrams(run, self._order) for run in runs]
+            del grams[0][: ngram_count(len(before), self._order)]
+            found += grams
+            shapes.append((first, after + reach, len(grams)))
+        rows = iter(self._rows_of(found))
+        for first, after, count in shapes:
+            yield first, after, self._unknown.join(islice(rows, count))
+
+
+class _Characters:
+    """The text itself, for functions of texts: an edit rewrites its span."""
+
+    def __init__(self, sentence: Text, unknown: str) -> None:
+        self._sentence = sentence
+        self._unknown = unknown
+        self.base = sentence.text
+        self.starts = range(len(sentence.text) + 1)
+
+    def windows(self, edits: Sequence[Edit]) -> Iterator[tuple[int, int, str]]:
+        end = len(self.base)
+        for op, index, word in edits:
+            if op != "insert":
+                yield (
+                    *self._sentence.spans[index],
+                    self._unknown if op == "unknown" else word if op == "replace" else "",
+                )
+            elif index < len(self._sentence.words):
+                begin = self._sentence.spans[index][0]
+                yield begin, begin, word + " "
+            else:
+                yield end, end, " " + word if self.base else word
 
 
 class _WholeReader:
-    """Reads the whole text anew under every script: for models that look across blanks, and for callables."""
+    """Reads the whole text anew under every script: for models that look across blanks, nobody knows how far."""
 
     def __init__(self, sentence: Text, key: Callable[[list[str]], Any]) -> None:
         self._sentence = sentence
@@ -342,11 +434,16 @@ class Victim:
             self._unknown = np.asarray(self._artefact.intern([""]), np.int32).tobytes()
 
     def open(self, sentence: Text) -> Subject:
+        return Subject(sentence, self._reader(sentence), self.classes)
+
+    def _reader(self, sentence: Text) -> Reader:
+        limit = self._artefact.max_tokens * _ROW_BYTES
         if self._artefact.separable:
-            reader: Reader = _PieceReader(sentence, self._remembered, self._unknown, self._artefact.max_tokens)
-        else:
-            reader = _WholeReader(sentence, self._input)
-        return Subject(sentence, reader, self.classes)
+            return _SplicedReader(sentence, _Pieces(sentence, self._remembered, self._unknown), self._input, limit)
+        if isinstance(self._artefact, OfNgrams) and self._artefact.order:
+            layout = _Ngrams(sentence, self._interned, self._unknown, self._artefact.order)
+            return _SplicedReader(sentence, layout, self._input, limit)
+        return _WholeReader(sentence, self._input)
 
     def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
         return _pooled(asked, self._forward)
@@ -376,10 +473,13 @@ class Victim:
     def _read(self, strings: Sequence[str]) -> list[bytes]:
         """The rows of each string, as bytes; none where an artefact says the string reads as an empty text."""
         tokenize = self._artefact.tokenize
-        tokens = [[] if (found := tokenize(string)) == [""] else found for string in strings]
+        return self._interned([[] if (found := tokenize(string)) == [""] else found for string in strings])
+
+    def _interned(self, tokens: Sequence[Sequence[str]]) -> list[bytes]:
+        """The rows of each list of tokens, as bytes."""
         flat = [token for found in tokens for token in found]
         if not flat:
-            return [b""] * len(strings)
+            return [b""] * len(tokens)
         rows = np.asarray(self._artefact.intern(flat), np.int32).tobytes()
         cut = []
         start = 0
@@ -430,7 +530,8 @@ class CallableVictim:
         self._rows = rows
 
     def open(self, sentence: Text) -> Subject:
-        return Subject(sentence, _WholeReader(sentence, self._unknown.join), self.classes)
+        layout = _Characters(sentence, self._unknown)
+        return Subject(sentence, _SplicedReader(sentence, layout, self._unknown.join, None), self.classes)
 
     def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
         return _pooled(asked, self.logits)

@@ -45,6 +45,17 @@ from grit.bench.types import (
 )
 from grit.bench.victim import CallableVictim, Victim
 
+
+@given(st.integers(1, 5), st.integers(0, 6), st.integers(0, 10**6))
+def test_a_margin_is_the_largest_other_logit_minus_the_gold_one(classes: int, texts: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(-3, 4, (texts, classes)) * 10.0 ** rng.integers(-3, 4)
+    before, label = logits.copy(), int(rng.integers(classes))
+    expected = [max((row[k] for k in range(classes) if k != label), default=-math.inf) - row[label] for row in logits]
+    assert evaluate.margins(logits, label).tolist() == expected
+    assert (logits == before).all(), "the logits are the victim's"
+
+
 # --- a small world ----------------------------------------------------------------------------------
 # Words are letters a to t, each with a whole weight a class; two neighbouring letters are synonyms.
 

@@ -18,6 +18,7 @@ from grit.bench.sentence import Text, composed
 from grit.bench.text import tokenize
 from grit.bench.twin import Twin
 from grit.bench.types import Edit, Gain, Grid, Reading, Script, Threat
+from grit.models.hashed import Hashed
 
 ANY = Threat(spaces=("any",), max_words=1.0, protect_stop_words=False)
 WORDS = ("good", "bad", "film", "a", "not", "plot", "very", "dull", "re", "do", "-", ",", "'", "(", ")", ".")
@@ -52,6 +53,9 @@ class Bumpy(torch.nn.Module):
 
     def head(self, state: torch.Tensor) -> torch.Tensor:
         return state @ self.out.T
+
+    def program(self) -> None:
+        return None
 
 
 BUMPY: Any = Bumpy().double().eval()
@@ -290,3 +294,52 @@ def test_gains_of_nothing_are_nothing() -> None:
     text = Text("good film", ANY)
     assert gains(Bumpy(), text, Gain((), Grid((), ("bad",)), aligned=False)).shape == (0,)
     assert gains(Bumpy(), text, Gain((), Grid((0, 1), ()))).shape == (0,)
+
+
+# --- tokens that are n-grams -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("max_tokens", [255, 7])
+@settings(max_examples=40)
+@given(
+    pieces=st.lists(st.sampled_from([*WORDS[:8], "not-bad", "(dull)", "film.", "", "!"]), max_size=9),
+    seed=st.integers(0, 10**6),
+)
+def test_what_an_edit_of_ngrams_gains_is_the_same_to_the_bit_where_all_is_read(
+    order: int, max_tokens: int, pieces: list[str], seed: int
+) -> None:
+    rng = random.Random(seed)
+    model = Hashed.build(Hashed.Config(buckets=512, order=order, max_tokens=max_tokens), [], 3, 0)
+    with torch.no_grad():
+        model.rows.normal_(generator=torch.Generator().manual_seed(seed))
+    text = Text(" ".join(pieces), ANY)
+    base = tuple(
+        Edit("replace", index, rng.choice((*WORDS[:8], "b-d"))) if rng.random() < 0.7 else Edit("delete", index)
+        for index in range(len(text.words))
+        if rng.random() < 0.3
+    )
+    edits = [
+        Edit("replace", index, word)
+        for index, own in enumerate(text.words)
+        for word in (own, own.upper(), rng.choice(WORDS[:8]), "a-b", "plot's")
+    ]
+    edits += [Edit("delete", index) for index in range(len(text.words))]
+    edits += [Edit("insert", index, "bad") for index in range(len(text.words) + 1)]
+    windows, whole = Twin(model), Twin(model)
+    assert windows._order == order
+    whole._order = 0
+    asked = [(text, Gain(base, edits), 1)]
+    assert windows.gains(asked)[0].tolist() == whole.gains(asked)[0].tolist()
+    with_unknown = [(text, Gain(base, [*edits, *(Edit("unknown", i) for i in range(len(text.words)))]), 1)]
+    assert windows.gains(with_unknown)[0][: len(edits)] == pytest.approx(windows.gains(asked)[0], rel=1e-6, abs=1e-9)
+
+
+def test_an_edit_of_ngrams_cuts_its_own_piece_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Hashed.build(Hashed.Config(buckets=64), [], 2, 0)
+    text = Text("good film " * 100, ANY)
+    edits = [Edit("replace", index, word) for index in range(0, 200, 5) for word in ("bad", "plot")]
+    seen: list[str] = []
+    monkeypatch.setattr(twin, "tokenize", lambda string: seen.append(string) or tokenize(string))
+    Twin(model).gains([(text, Gain((), edits), 0)])
+    assert max(map(len, seen)) == len("good") and len(seen) == len(text.pieces) + len(edits)

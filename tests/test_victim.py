@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grit.bench import registry
+from grit.bench import datasets, registry
 from grit.bench.evaluate import attack_all
 from grit.bench.export import build, packing
 from grit.bench.export.floating import FloatArtefact
@@ -22,7 +23,8 @@ from grit.bench.sentence import Text
 from grit.bench.text import ngrams, tokenize
 from grit.bench.twin import Twin
 from grit.bench.types import Edit, Example, Gain, MalformedInput, Reading, Threat
-from grit.bench.victim import CallableVictim, Forgetful, Victim, settled
+from grit.bench.victim import CallableVictim, Forgetful, Victim, _WholeReader, settled
+from grit.models.hashed import Hashed
 from grit.models.prado import Prado
 from grit.models.student import Student
 
@@ -46,6 +48,7 @@ class Ordered:
         self.order = order
         self.separable = order == 1
         self.evaluated = 0
+        self.interned_tokens = 0
         self.widest = 0
         self.known = [""]
 
@@ -53,6 +56,7 @@ class Ordered:
         return ngrams(tokenize(text), self.order)
 
     def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        self.interned_tokens += len(tokens)
         for token in tokens:
             if token in WORDS or " " in token or token in ".,()!'":
                 if token not in self.known:
@@ -106,7 +110,7 @@ RAW = st.lists(st.sampled_from(["good ", "bad", " film", ".", "(a)", "not-", " "
 # --- reading ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [1, 2], ids=["separable", "bigrams"])
+@pytest.mark.parametrize("order", [1, 2, 3], ids=["separable", "bigrams", "trigrams"])
 @pytest.mark.parametrize("max_tokens", [64, 5])
 @given(raws=st.lists(RAW, min_size=1, max_size=4), seed=st.integers(0, 10**6))
 def test_scripts_are_answered_as_the_joined_text(order: int, max_tokens: int, raws: list[str], seed: int) -> None:
@@ -159,6 +163,84 @@ def test_what_reads_alike_is_evaluated_once() -> None:
     assert (answer[1] == answer[2]).all() and (answer[0] == answer[3]).all()
     again = subject.ask(scripts)
     assert again.hits == 5 and (victim.answer([again])[0] == answer).all() and artefact.evaluated == 3
+
+
+class Unreached(Ordered):
+    """As :class:`Ordered`; nobody knows how far its tokens reach."""
+
+    @property
+    def order(self) -> int:
+        return 0
+
+    @order.setter
+    def order(self, order: int) -> None:
+        self._order = order
+
+    def tokenize(self, text: str) -> list[str]:
+        return ngrams(tokenize(text), self._order)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@given(raw=RAW, seed=st.integers(0, 10**6))
+def test_a_window_of_ngrams_is_read_as_the_whole_text_is(order: int, raw: str, seed: int) -> None:
+    """The same keys and transcripts, so the same answers, hits and traces: no outcome can tell."""
+    text = Text(raw, ANY)
+    few, whole = Ordered(order=order), Unreached(order=order)
+    whole.separable = False
+    rng = random.Random(seed)
+    one, other = Victim(few).open(text), Victim(whole).open(text)
+    assert type(one._reader) is not type(other._reader)
+    for _ in range(2):
+        scripts = scripts_over(text, rng, 5)
+        first, second = one.ask(scripts), other.ask(scripts)
+        assert (first.places, first.known, first.hits) == (second.places, second.known, second.hits)
+        assert first.transcript == second.transcript
+        for a, b in zip(first.inputs, second.inputs, strict=True):
+            tokens = [
+                [artefact.token(row) for row in np.frombuffer(key, np.int32)]
+                for artefact, key in ((few, a), (whole, b))
+            ]
+            assert tokens[0] == tokens[1]
+        for subject, asked in ((one, first), (other, second)):
+            subject.learn(asked, np.zeros((len(asked.inputs), 3)))
+
+
+@pytest.mark.parametrize("name", ["pwws+thesaurus", "deepwordbug", "hotflip+thesaurus", "deepwordbug.textattack"])
+def test_an_attack_on_ngrams_ends_as_if_all_were_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Hashed.build(Hashed.Config(buckets=1024, max_tokens=60), [], 3, 0)
+    with torch.no_grad():
+        model.rows.normal_(generator=torch.Generator().manual_seed(1))
+    texts = [example.text for example in datasets.load("pings").test[:8]]
+    (tmp_path / "artefact").write_bytes(build.deployed(model, texts))
+    attack: Any = registry.attack(name)
+    attack = replace(attack, threat=replace(attack.threat, max_queries=150))
+
+    def attacked(twin: Twin) -> Any:
+        victim = Victim(build.load(tmp_path / "artefact"), twin)
+        labels = victim.logits(texts).argmax(1).tolist()
+        some = [Example(str(n), text, label) for n, (text, label) in enumerate(zip(texts, labels, strict=True))]
+        return attack_all(victim, attack, some, seed=0)
+
+    found = attacked(Twin(model))
+    slow = Twin(model)
+    slow._order = 0
+    monkeypatch.setattr(Victim, "_reader", lambda self, sentence: _WholeReader(sentence, self._input))
+    assert attacked(slow) == found
+    assert {"broken"} <= {outcome.outcome for outcome in found} <= {"broken", "survived"}
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_an_edit_reads_what_it_reaches_and_no_more(order: int) -> None:
+    artefact = Ordered(4096, order)
+    subject = Victim(artefact).open(Text("good film " * 200, ANY))
+    before = artefact.interned_tokens
+    scripts: list[tuple[Edit, ...]] = [(Edit("replace", index, "bad"),) for index in range(10, 390, 10)]
+    scripts += [(first[0], second[0]) for first, second in zip(scripts, scripts[1:], strict=False)]
+    subject.ask(scripts)
+    reach = sum(range(1, order + 1)) + (order - 1) * order  # n-grams over one word, and those of the words behind it
+    assert artefact.interned_tokens - before <= 38 * reach
 
 
 def test_long_texts_are_kept_by_their_digest() -> None:
@@ -326,6 +408,38 @@ def test_a_callable_reads_whole_texts() -> None:
         victim.gains([(subject, Gain((), ()), 0)])
 
 
+@given(raw=RAW, seed=st.integers(0, 10**6))
+def test_a_callable_is_shown_the_joined_text(raw: str, seed: int) -> None:
+    text, shown = Text(raw, ANY), []
+
+    def zeros(texts: list[str]) -> Any:
+        shown.extend(texts)
+        return np.zeros((len(texts), 2))
+
+    victim = CallableVictim(zeros, name="tests:zeros", classes=2)
+    rng = random.Random(seed)
+    subject = victim.open(text)
+    expected: dict[str, None] = {}
+    for _ in range(2):
+        scripts = scripts_over(text, rng, 5)
+        victim.answer([subject.ask(scripts)])
+        expected |= dict.fromkeys("[UNK]".join(text.segments(0, len(raw), script)) for script in scripts)
+    assert shown == list(expected)
+
+
+def test_a_malformed_question_to_a_callable_is_refused() -> None:
+    subject = CallableVictim(len, name="tests:len", classes=2).open(Text("good film", ANY))  # type: ignore[arg-type]
+    for script in (
+        (Edit("replace", 2, "x"),),
+        (Edit("replace", 0, "a b"),),
+        (Edit("replace", 1, "x"), Edit("replace", 0, "x")),
+        (Edit("delete", 1), Edit("replace", 1, "x")),
+        (Edit("replace", 0, "x"), Edit("insert", 0, "x")),
+    ):
+        with pytest.raises(ValueError, match="malformed script"):
+            subject.ask([(), script])
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [([[0.0, 1.0, 2.0]], r"array \[1, 3\]"), ([0.0, 1.0], r"array \[2\]"), ([[0.0, float("nan")]], "NaN")],
@@ -364,6 +478,9 @@ class Linear(torch.nn.Module):
 
     def head(self, state: torch.Tensor) -> torch.Tensor:
         return state
+
+    def program(self) -> None:
+        return None
 
 
 def margin_of(model: Any, tokens: list[str], label: int) -> float:

@@ -659,6 +659,7 @@ class FixedArtefact:
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
+        self.order = self._words.order
         self._head = program.head.product.matrix(0, np.float64)
         self._body = self._states(program)
         if isinstance(program.words, Rows):

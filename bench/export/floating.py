@@ -130,6 +130,7 @@ class FloatArtefact:
         self.max_tokens = program.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
+        self.order = self._words.order
         self._table = self._known()
 
     def _known(self) -> words.Growing:

@@ -236,6 +236,7 @@ class OnnxArtefact:
         self.digest = _digest(contents)
         self._words = _reader(about, contents.get("vocabulary.txt"), model)
         self.separable = self._words.separable
+        self.order = self._words.order
         self._codes: words.Growing | None = None
         _check(graph, about["input"])
         self._session = session or _session(graph, threads)

@@ -24,6 +24,7 @@ class Words(Protocol):
     """Tokens in and out of rows."""
 
     separable: bool
+    order: int  # tokens are the word n-grams up to this order of text.tokenize; 0: they need not be
 
     def tokenize(self, raw: str) -> list[str]: ...
 
@@ -40,6 +41,7 @@ class Vocabulary:
     """One row a word; row 0 is the unknown word, written ``""``."""
 
     separable = True
+    order = 1
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = tuple(words)
@@ -65,13 +67,13 @@ class Buckets:
 
     def __init__(self, rows: int, order: int) -> None:
         self.separable = order == 1  # a longer n-gram looks across white space
-        self._order = order
+        self.order = order
         self._size = rows
         self._rows: dict[str, int] = {}
         self._tokens: dict[int, str] = {}
 
     def tokenize(self, raw: str) -> list[str]:
-        return text.ngrams(text.tokenize(raw), self._order)
+        return text.ngrams(text.tokenize(raw), self.order)
 
     def intern(self, tokens: Sequence[str]) -> np.ndarray:
         return np.fromiter((self._row(token) for token in tokens), np.int32, len(tokens))
@@ -94,6 +96,8 @@ class Codes:
 
     ``codes``: tokens -> one code each, [tokens] or [tokens feat].
     """
+
+    order = 0
 
     def __init__(
         self,

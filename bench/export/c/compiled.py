@@ -35,6 +35,7 @@ class CompiledArtefact:
         self.max_tokens = artefact.max_tokens
         self._words = words.of(program.words, program.vocabulary)
         self.separable = self._words.separable
+        self.order = self._words.order
         self._table = self._known()
         self._memory = np.empty(0, np.uint8)
         self._library = library(emitter.emit_batch(program))
