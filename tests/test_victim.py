@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -237,7 +238,7 @@ def test_an_edit_reads_what_it_reaches_and_no_more(order: int) -> None:
     subject = Victim(artefact).open(Text("good film " * 200, ANY))
     before = artefact.interned_tokens
     scripts: list[tuple[Edit, ...]] = [(Edit("replace", index, "bad"),) for index in range(10, 390, 10)]
-    scripts += [(first[0], second[0]) for first, second in zip(scripts, scripts[1:], strict=False)]
+    scripts += [(first[0], second[0]) for first, second in pairwise(scripts)]
     subject.ask(scripts)
     reach = sum(range(1, order + 1)) + (order - 1) * order  # n-grams over one word, and those of the words behind it
     assert artefact.interned_tokens - before <= 38 * reach
