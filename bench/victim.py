@@ -1,13 +1,11 @@
 """The victim of an attack: answers scripts of edits on hundreds of texts at once, and does nothing else.
 
-An attack asks about edits of a known text, so almost nothing has to be read again. A text is cut once into
 An attack asks about edits of a known text, so almost nothing has to be read again. A text is laid out once as one
 sequence: the rows of its tokens piece by piece between blanks, or n-gram by n-gram, or its characters for a function of
 texts. An edit rewrites a stretch of it, reads only that anew, and is remembered. A script is then a few joins of bytes,
 and those bytes are at once the input that the artefact computes on and the key under which its answer is kept: scripts
 that read alike (a typo that becomes the unknown word, a change beyond the last token the model reads) cost one
-evaluation.
-What is left goes to the artefact in batches of similar length.
+evaluation. What is left goes to the artefact in batches of similar length.
 
 An answer does not depend on what else is in the batch: exactly so for an exact artefact; the logits of others
 are rounded to five significant digits of the row's largest, so that texts which differ by nothing but the
