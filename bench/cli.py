@@ -296,9 +296,11 @@ def attack(
     jobs: int | None,
     **options: Any,
 ) -> None:
-    """Attack MODEL: a run folder, one row of it, or module:callable (texts to logits).
+    """Attack MODEL: a run folder, one row of it (RUN/ROW), a bundle, an exported artefact, or module:callable.
 
-    Prints the board and what each attack cost: robust accuracy against edits and queries, also in curves.svg.
+    A bundle is one of 'grit pack', an artefact what 'grit export --to program|onnx' wrote or any artefact.safetensors;
+    a callable takes a list of texts and answers logits. Prints the board and what each attack cost: robust accuracy
+    against edits and queries, also in curves.svg.
     """
     from grit.bench import run
 
@@ -325,7 +327,7 @@ def _draw(finished: Finished, show: int | None) -> None:
         labels, found = run.breaks(finished, show)
         for each in found:
             console.print()
-            console.print(diffs.heading(each, labels), style="bold", markup=False, highlight=False)
+            console.print(diffs.heading(each, labels), style="bold", markup=False, highlight=False, soft_wrap=True)
             if console.is_terminal:
                 console.print(diffs.coloured(each.example.text, each.script))
             else:

@@ -277,8 +277,11 @@ def _lexicons(experiment: Experiment, found: Mapping[str, Attack]) -> set[str]:
 
 def _code_of_models(experiment: Experiment) -> dict[str, str]:
     if is_callable(experiment):
-        module = experiment.models[0].partition(":")[0]
-        files = registry.source_files(module)
+        path, module = Path(experiment.models[0]), experiment.models[0].partition(":")[0]
+        if path.exists():
+            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        else:
+            files = registry.source_files(module)
         return {module: hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()}
     plans = rows(experiment)
     teacher = teacher_plan(experiment, plans)
@@ -291,7 +294,7 @@ def _code_of_models(experiment: Experiment) -> dict[str, str]:
 
 
 def is_callable(experiment: Experiment) -> bool:
-    """Whether the experiment attacks a module:callable, which comes trained and has no scheme."""
+    """Whether the experiment attacks a model that comes without its run: trained, and of no scheme here."""
     return not experiment.schemes
 
 

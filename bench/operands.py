@@ -1,17 +1,28 @@
-"""What a word of the command line means by a saved row: a run folder, one row of it, or a bundle.
+"""What a word of the command line means: by a saved row, and by a model that comes without its run.
 
-Comparing and gating take rows wherever they lie. A row is found by what its record says, never by a folder's
-name: the bytes beside a record are its artefact only if their digest is the one in the record.
+Comparing and gating take rows wherever they lie: a run folder, one row of it, or a bundle. A row is found by what its
+record says, never by a folder's name: the bytes beside a record are its artefact only if their digest is the one in
+the record. Attacking takes whatever answers texts: beside rows, a bundle, an exported artefact, a function.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from grit.bench import experiment, records, submission
 from grit.bench.records import Record, Row
-from grit.bench.types import CouldNotMeasure, UsageError
+from grit.bench.types import Artefact, CouldNotMeasure, UsageError
+
+if TYPE_CHECKING:
+    from grit.bench.submission import Bundle
+    from grit.bench.victim import Respondent
 
 
 @dataclass(frozen=True)
@@ -127,3 +138,158 @@ def _named(operand: str, found: list[tuple[str, bytes]]) -> dict[str, bytes]:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UsageError(f"{labels.count(twice)} rows are called {twice!r} in {operand}: name one, RUN/model/ROW")
     return table
+
+
+# --- models that come without their run ----------------------------------------------------------------
+
+_PROGRAM, _GRAPH = "program.safetensors", "model.onnx"  # what 'grit export' writes
+_GIVEN = records.SchemePart(name="given", terms=())
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model under attack, and what its record will say of it."""
+
+    victim: Respondent
+    model: records.ModelPart
+    artefact: records.ArtefactPart
+    scheme: records.SchemePart = _GIVEN
+    training: records.TrainingPart | None = None
+    flags: tuple[records.FlagPart, ...] = ()  # known of the model, whatever attacks it
+
+
+def is_function(operand: str) -> bool:
+    """Whether a word names module:callable: something stands on both sides of its colon, and no file is called so."""
+    return ":" in operand and not Path(operand).exists()
+
+
+def is_given(operand: str) -> bool:
+    """Whether a word names a model without its run: a function, a bundle, an exported artefact."""
+    path = Path(operand)
+    files = (submission.SUBMISSION, _PROGRAM, _GRAPH)
+    return is_function(operand) or path.is_file() or any((path / name).is_file() for name in files)
+
+
+def hint(path: Path) -> str:
+    """What a folder that cannot be attacked holds instead, for the end of an error; "" for nothing known."""
+    if not path.exists():
+        return ": there is nothing of that name"
+    if (path / "model.c").is_file():
+        return ": it holds C, which is compiled into firmware; give the row or the program it was exported from"
+    if bundles := submission.bundles_below(path) if path.is_dir() else []:
+        return f": it holds {len(bundles)} bundles; give one, as {bundles[0]}"
+    return ""
+
+
+def row_name(operand: str) -> str:
+    """What the folder of its evidence is called: a function with a point for its colon, or the folder of the model."""
+    if is_function(operand):
+        return operand.replace(":", ".")
+    place = Path(operand).resolve()
+    return submission.folder_name((place.parent if place.suffix == ".safetensors" else place).name.removesuffix(".tar"))
+
+
+def data_of(operand: str) -> dict[str, str]:
+    """The dataset that a bundle was attacked on, as a field of an experiment; nothing where none is known."""
+    bundle = _as_bundle(Path(operand))
+    return {} if bundle is None else {"dataset": bundle.submission.record.data.name}
+
+
+@contextmanager
+def given(operand: str, classes: int) -> Iterator[Given]:
+    """The model that a word names, ready to be attacked. ``classes``: of a function, which does not say.
+
+    A bundle's program has gradients if its float weights came along; its graph answers from the sandbox. An exported
+    artefact has none. Raises UsageError, MalformedInput, CouldNotMeasure.
+    """
+    path = Path(operand)
+    if is_function(operand):
+        yield _function(operand, classes)
+    elif (bundle := _as_bundle(path)) is not None:
+        with _bundled_model(bundle) as found:
+            yield found
+    else:
+        yield _exported(path)
+
+
+def _as_bundle(path: Path) -> Bundle | None:
+    if (path / submission.SUBMISSION).is_file() or path.suffix == ".tar":
+        return submission.read_bundle(path)
+    return None
+
+
+@contextmanager
+def _bundled_model(bundle: Bundle) -> Iterator[Given]:
+    from grit.bench import checkpoint
+    from grit.bench.export import build
+    from grit.bench.twin import Twin
+    from grit.bench.verify.case import Case, Setting
+    from grit.bench.victim import Victim
+
+    case = Case(bundle, Setting())
+    record = bundle.submission.record
+    with case.artefact() as artefact:
+        twin = None
+        if case.has_weights:
+            with case.model_files() as folder:
+                twin = Twin(checkpoint.load_model(folder))
+        yield Given(
+            Victim(build.quickest(artefact), twin),
+            record.model,
+            record.artefact,
+            record.scheme,
+            record.training,
+            tuple(flag for flag in record.flags if flag.name in ("overlap", "runs")),
+        )
+
+
+def _exported(path: Path) -> Given:
+    from grit.bench.export import build
+    from grit.bench.export.onnx import OnnxArtefact
+    from grit.bench.victim import Victim
+
+    artefact: Artefact = build.load(path / _PROGRAM if (path / _PROGRAM).is_file() else path)
+    sizes = dict(artefact.sizes_bytes)
+    return Given(
+        Victim(build.quickest(artefact)),
+        records.ModelPart(name=(name := row_name(str(path))), config={}, repr=name, origin="exported"),
+        records.ArtefactPart(
+            format="onnx" if isinstance(artefact, OnnxArtefact) else "gritbench.program",
+            precision="int8" if artefact.exact else "unknown",
+            digest=artefact.digest,
+            sizes_bytes=sizes,
+            total_bytes=sum(sizes.values()),
+            logit_tolerance=0.0 if artefact.exact else 1e-4,
+        ),
+    )
+
+
+def _function(operand: str, classes: int) -> Given:
+    """A model of any make. Its bytes and time are not ours to count."""
+    from grit.bench.victim import CallableVictim
+
+    victim = CallableVictim(callable_of(operand), name=operand, classes=classes)
+    return Given(
+        victim,
+        records.ModelPart(name=operand, config={}, repr=operand, origin=operand.partition(":")[0]),
+        records.ArtefactPart(format="callable", precision="unknown", digest=victim.digest),
+    )
+
+
+def callable_of(operand: str) -> Callable[[list[str]], Any]:
+    """The function that module:callable names."""
+    module, _, name = operand.partition(":")
+    if os.getcwd() not in sys.path:  # as python itself does for a script: the user's own file is found
+        sys.path.insert(0, os.getcwd())
+    try:
+        imported = importlib.import_module(module)
+    # Somebody's file is run here for the first time, and may fail in any way.
+    except Exception as error:
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{operand!r}: cannot import {module!r} ({reason}); give module:callable") from error
+    if not hasattr(imported, name):
+        raise UsageError(f"{operand!r}: {module} has no {name!r}; give module:callable")
+    found = getattr(imported, name)
+    if not callable(found):
+        raise UsageError(f"{operand!r} is {type(found).__name__}, expected a function from texts to logits")
+    return found

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grit.bench import datasets, experiment, lexicons, machine, records, registry
+from grit.bench import datasets, experiment, lexicons, machine, operands, records, registry
 from grit.bench.executor import run_all
 from grit.bench.experiment import Experiment, Folder, RowPlan
 from grit.bench.progress import Report, display
@@ -271,7 +271,10 @@ def _attack_examples(
 
     examples = block.examples
     if victim.classes != block.labels:
-        raise UsageError(f"{row} answers {victim.classes} classes, {wanted.dataset} has {block.labels} labels")
+        raise UsageError(
+            f"{row} answers {victim.classes} classes, {wanted.dataset} has {block.labels} labels; "
+            "name the data it was trained for with --dataset"
+        )
     logits, failed = evaluate.answers(victim, [example.text for example in examples])
     if examples and len(failed) == len(examples):
         raise MalformedInput(f"{row} fails on each of {len(examples)} texts, as on the first: {failed[0]}")
@@ -579,15 +582,35 @@ class Saved:
 
 
 def saved(operand: str) -> list[Saved]:
-    """The rows that an operand names: a run folder, or the folder of one row in it (RUN/model/ROW)."""
+    """The rows that an operand names: a run folder, or one row in it (RUN/model/ROW, or RUN/ROW for short)."""
     path = Path(operand)
-    if (path / experiment.CONFIG).is_file() and (path / "model").is_dir():
+    if _is_run(path):
         return [Saved(Folder(path), row) for row in Folder(path).rows]
     if (path / ARTEFACT).is_file() and path.parent.name == "model":
         return [Saved(Folder(path.parent.parent), path.name)]
+    if not path.exists() and _is_run(path.parent):
+        return [Saved(Folder(path.parent), _row_named(path.name, Folder(path.parent)))]
     raise UsageError(
-        f"{operand!r} is no run folder and no row of one (RUN/model/ROW); 'grit run' or 'grit train' makes them"
+        f"{operand!r} is no run folder and no row of one (RUN/model/ROW){operands.hint(path)}; "
+        "'grit run' or 'grit train' makes them"
     )
+
+
+def _is_run(path: Path) -> bool:
+    return (path / experiment.CONFIG).is_file() and (path / "model").is_dir()
+
+
+def _row_named(key: str, folder: Folder) -> str:
+    """The one row of a run that is called ``key``, or whose name without its settings begins with it, part by part."""
+    rows = folder.rows
+    plain = {row: re.sub(r"\[[^\]]*\]", "", row) for row in rows}
+    found = [row for row in rows if row == key] or [row for row in rows if f"{plain[row]}.".startswith(f"{key}.")]
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} rows of {folder.path} are called {key!r}: name one of {', '.join(found)}")
+    if not found:
+        there = ", ".join(rows) or "not trained yet"
+        raise registry.unknown("row", key, plain.values(), f"the rows of {folder.path} are {there}")
+    return found[0]
 
 
 def attack(
@@ -598,12 +621,12 @@ def attack(
     jobs: int | None = None,
     quiet: bool = False,
 ) -> Finished:
-    """Other attacks, examples or data on saved rows, or attacks on any callable from texts to logits.
+    """Other attacks, examples or data on saved rows, or attacks on any model that comes without its run.
 
     The results go to a run folder of their own; the saved one stays as it is.
     """
-    if ":" in operand and not Path(operand).exists():
-        return _attack_callable(operand, changes, output, quiet)
+    if operands.is_given(operand):
+        return _attack_given(operand, changes, output, jobs, quiet)
     rows = saved(operand)
     if not rows:
         raise UsageError(f"{operand} holds no trained row yet; the command that began it goes on")
@@ -637,67 +660,66 @@ def _copy_row(source: Path, target: Path) -> None:
             records.write(target / file.name, file.read_bytes())
 
 
-def _attack_callable(operand: str, changes: Mapping[str, Any], output: Path | None, quiet: bool) -> Finished:
-    """A model of any make: ``module:callable``, texts to logits. Its bytes and time are not ours to count."""
-    from grit.bench.victim import CallableVictim
-
+def _attack_given(
+    operand: str, changes: Mapping[str, Any], output: Path | None, jobs: int | None, quiet: bool
+) -> Finished:
+    """A model without its run: a bundle, an exported artefact, or a function. What it costs is not measured."""
     for name in ("models", "schemes", "n_train", "settings", "targets"):
         if name in changes:
-            raise UsageError(f"{operand} is a callable: --{name.rstrip('s').replace('_', '-')} says nothing about it")
-    wanted = Experiment(**{**changes, "models": (operand,), "schemes": (), "targets": ()})
-    attacks = experiment.attacks(wanted)
-    function, row = _callable(operand), operand.replace(":", ".")
+            raise UsageError(f"{operand} comes as it is: --{name.rstrip('s').replace('_', '-')} says nothing about it")
+    said = {**operands.data_of(operand), **changes}
+    wanted = Experiment(**{**said, "models": (operand,), "schemes": (), "targets": ()})
+    attacks, row = experiment.attacks(wanted), operands.row_name(operand)
     with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
-        victim = CallableVictim(function, name=operand, classes=len(dataset.labels))
-        place = folder.evidence(row)
+        place, labels = folder.evidence(row), len(dataset.labels)
         named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
+        # A function is asked in this process: it may hold what no other can.
+        processes = 1 if operands.is_function(operand) else _processes(jobs)
+        attacked = [functools.partial(_attack_given_block, wanted, row, named, folder, block) for block in blocks]
         if not (place / TIMES).is_file():
-            for block in blocks:  # in this process: a callable may hold what no other can
-                if not (place / BLOCKS / str(block.number) / TIMES).is_file():
-                    _attack_examples(victim, row, wanted, named, place, block, shown.report)
+            run_all(attacked, processes, shown.report)
         _join_blocks(place, len(blocks))
-        if not (place / CHECKS).is_file():
-            examples = [example for block in blocks for example in block.examples]
-            _check_victim(victim, row, (row,), wanted, named, folder, examples, shown.report)
-        evidence, checks = records.read_evidence(place), _checks(folder, row)
-        by_id = {example.id: example for example in dataset.test}
-        data = _data_part(wanted, dataset, [by_id[line.id] for line in evidence.clean])
-        clean = records.clean_part(evidence.clean, len(dataset.labels))
-        parts = _attack_parts(attacks, evidence)
-        record = records.Record(
-            model=records.ModelPart(name=operand, config={}, repr=operand, origin=operand.partition(":")[0]),
-            scheme=records.SchemePart(name="given", terms=()),
-            training=None,
-            data=data,
-            artefact=records.ArtefactPart(format="callable", precision="unknown", digest=victim.digest),
-            clean=clean,
-            attacks=parts,
-            worst=records.worst_case(evidence),
-            checks=checks,
-            flags=records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, checks=checks),
-            run=_run_part(_read_json(place / TIMES), ()),
-        )
+        with operands.given(operand, labels) as given:
+            if not (place / CHECKS).is_file():
+                examples = [example for block in blocks for example in block.examples]
+                _check_victim(given.victim, row, (row,), wanted, named, folder, examples, shown.report)
+            evidence, checks = records.read_evidence(place), _checks(folder, row)
+            by_id = {example.id: example for example in dataset.test}
+            evaluated = [by_id[line.id] for line in evidence.clean]
+            data = _data_part(wanted, dataset, evaluated)
+            # Nobody knows what another question to a function costs; bytes are asked again.
+            logits = None if operands.is_function(operand) else given.victim.logits([each.text for each in evaluated])
+            clean = records.clean_part(evidence.clean, labels, logits)
+            parts = _attack_parts(attacks, evidence)
+            raised = records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, checks=checks)
+            suite, suite_digest = experiment.suite(attacks)
+            record = records.Record(
+                suite=suite,
+                suite_sha256=suite_digest or None,
+                model=given.model,
+                scheme=given.scheme,
+                training=given.training,
+                data=data,
+                artefact=given.artefact,
+                clean=clean,
+                attacks=parts,
+                worst=records.worst_case(evidence),
+                checks=checks,
+                flags=tuple(sorted((*raised, *given.flags), key=lambda flag: list(records.FLAGS).index(flag.name))),
+                run=_run_part(_read_json(place / TIMES), ()),
+            )
         records.append(folder.path / records.RECORDS, record)
         write_board(folder)
         return _finished(folder)
 
 
-def _callable(operand: str) -> Callable[[list[str]], Any]:
-    module, _, name = operand.partition(":")
-    if os.getcwd() not in sys.path:  # as python itself does for a script: the user's own file is found
-        sys.path.insert(0, os.getcwd())
-    try:
-        imported = importlib.import_module(module)
-    # Somebody's file is run here for the first time, and may fail in any way.
-    except Exception as error:
-        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise UsageError(f"{operand!r}: cannot import {module!r} ({reason}); give module:callable") from error
-    if not hasattr(imported, name):
-        raise UsageError(f"{operand!r}: {module} has no {name!r}; give module:callable")
-    found = getattr(imported, name)
-    if not callable(found):
-        raise UsageError(f"{operand!r} is {type(found).__name__}, expected a function from texts to logits")
-    return found
+def _attack_given_block(
+    wanted: Experiment, row: str, attacks: Named, folder: Folder, block: Block, report: Report
+) -> None:
+    place = folder.evidence(row)
+    if not (place / BLOCKS / str(block.number) / TIMES).is_file():
+        with operands.given(wanted.models[0], block.labels) as given:
+            _attack_examples(given.victim, row, wanted, attacks, place, block, report)
 
 
 def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dict[str, list[records.CostPart]]:

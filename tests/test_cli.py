@@ -237,7 +237,7 @@ value = 3
         (("mine:thin",), 6, ("mine.thin fails on each of", "array [", "expected [")),
         (("mine:wordy",), 6, ("mine.wordy fails on each of",)),
         (("mine:sick",), 6, ("mine.sick fails on each of", "NaN or infinite")),
-        (("mine:loud", "--model", "student"), 2, ("is a callable: --model says nothing about it",)),
+        (("mine:loud", "--model", "student"), 2, ("comes as it is: --model says nothing about it",)),
         (("mine:loud", "--show", "0"), 2, ("--show",)),
         (("mine:loud", "--show", "1", "--json"), 2, ("ask for one of them",)),
         (("mine:loud", "--attack", "std@3"), 2, ("unknown suite 'std@3'", "did you mean 'std@")),
