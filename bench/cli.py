@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
     from grit.bench.experiment import Experiment
+    from grit.bench.explaining import Explained
     from grit.bench.gate.clock import Turns
     from grit.bench.leaderboard import Section
     from grit.bench.measure import Precision
@@ -338,6 +339,80 @@ def _draw(finished: Finished, show: int | None) -> None:
 
 @grit.command()
 @click.argument("model")
+@click.option("--text", "texts", multiple=True, help="Explain this text alone; may be repeated.")
+@click.option("--dataset", help="Data of the texts. [default: what the rows were trained on]")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Test texts to score over.")
+@click.option("--method", "methods", callback=_words, help="Explainers, with commas. [default: all]")
+@click.option("--show", type=click.IntRange(min=0), default=1, show_default=True, help="Sentences a row to print.")
+@click.option("--no-ceiling", is_flag=True, help="Train no second teacher: loyalty without its ceiling.")
+@click.option("--planted", is_flag=True, help="Train models with planted shortcuts, too: a known truth.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@_output
+@_quiet
+@_json
+@_debug
+def explain(
+    model: str,
+    texts: tuple[str, ...],
+    dataset: str | None,
+    n: int,
+    methods: tuple[str, ...] | None,
+    show: int,
+    no_ceiling: bool,
+    planted: bool,
+    seed: int,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Explain MODEL (a run folder, one row of it, or module:callable), and whether to believe it.
+
+    Every word of a text gets its share in the answer; the scores say how faithful that is to the deployed bytes, how
+    loyal to the teacher, and what attacks do to it. They join the board of the run's folder.
+    """
+    from grit.bench import explaining
+
+    wanted = explaining.Wanted(texts, dataset, n, methods or (), show, not no_ceiling, planted, seed)
+    _show_explained(explaining.explain(model, wanted, output, quiet=quiet), as_json)
+
+
+def _show_explained(found: Explained, as_json: bool) -> None:
+    """Coloured sentences and tables of scores, or all of it as JSON."""
+    from rich.console import Console
+
+    from grit.bench import records
+    from grit.bench.explain import show
+
+    if as_json:
+        value = {
+            "folder": str(found.folder) if found.folder else None,
+            "explanations": [json.loads(records.encode(each)) for each in found.explanations],
+            "sentences": [show.as_json(sentence) for sentence in found.sentences],
+        }
+        return _emit(value, True, "")
+    console = Console()
+    for sentence in found.sentences:
+        console.print(show.heading(sentence), style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            show.coloured(sentence) if console.is_terminal else show.plain(sentence),
+            markup=False,
+            highlight=False,
+            soft_wrap=not console.is_terminal,
+        )
+        for line in show.masked(sentence):
+            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print()
+    for explanation in found.explanations:
+        for line in show.lines(explanation):
+            console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+        console.print()
+    if found.folder:
+        click.echo(f"The page {show.PAGE} is in {found.folder}" + (", the scores beside it" * bool(found.explanations)))
+
+
+@grit.command()
+@click.argument("model")
 @click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas. [default: local]")
 @click.option("--precision", is_flag=True, help="Instead: right answers of int8 and of fp32 on the whole test split.")
 @_quiet
@@ -416,6 +491,7 @@ def export(model: str, format_: str, precision: str, output: Path | None, as_jso
 def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json: bool, debug: bool) -> None:
     """The board of run folders and bundles (default: all under runs/); -o writes it as a self-contained page."""
     from grit.bench import leaderboard, records, submission
+    from grit.bench.explain import scores
     from grit.bench.site import verdicts, write_page
 
     if format_ == "readme":
@@ -427,7 +503,8 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
     bundled = [row for folder in chosen if folder.is_dir() for row in submission.rows(folder)]
     runs = [folder for folder in chosen if not bundled or next(folder.rglob(records.RECORDS), None) is not None]
     rows = [*(leaderboard.load(runs) if runs else ()), *bundled]
-    sections = leaderboard.board(rows, verified=verdicts.below(chosen) if bundled else None)
+    known = scores.below(chosen)
+    sections = leaderboard.board(rows, verified=verdicts.below(chosen) if bundled else None, explained=known)
     if output is not None:
         click.echo(str(write_page(sections, output)))
     elif as_json:

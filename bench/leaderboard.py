@@ -236,7 +236,7 @@ def _refuted(verified: Verified | None) -> bool:
 
 def _explained(record: Record, explained: Mapping[str, Explanation]) -> Explanation | None:
     found = explained.get(record.artefact.digest)
-    return found if found is not None and found.revision == record.data.revision else None
+    return found if found is not None and found.asked.revision == record.data.revision else None
 
 
 def _unranked(
@@ -451,7 +451,7 @@ def _reasons(explained: Explanation) -> dict[str, Any]:
     """The columns of a row that was explained, by the board's explainer; what stands beside each number is with it."""
     from grit.bench.explain.scores import HEADLINE, RANDOM
 
-    found: dict[str, Any] = {"explained_n": explained.n, "explainer": HEADLINE}
+    found: dict[str, Any] = {"explained_n": explained.asked.n, "explainer": HEADLINE}
     means = {
         "normalised_aopc": explained.normalised(HEADLINE),
         "normalised_aopc_random": explained.normalised(RANDOM),
@@ -679,7 +679,7 @@ def _notes_on_reasons(section: Section) -> list[str]:
     explained = [line.explained for line in section.lines if line.explained is not None]
     if not explained:
         return []
-    texts = _range([each.n for each in explained], "{}")
+    texts = _range([each.asked.n for each in explained], "{}")
     by_chance = _range([mean.value for each in explained if (mean := each.normalised(RANDOM))], "{:.2f}")
     found = [
         f"Faithful: normalised AOPC of {HEADLINE} gradients over {texts} texts, 0 the worst order of the words and 1 "

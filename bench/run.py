@@ -788,11 +788,12 @@ def breaks(finished: Finished, count: int) -> tuple[tuple[str, ...], list[Break]
 def write_board(folder: Folder) -> None:
     """The run's own board beside its records: board.md, the page index.html, and the attacks' curves.svg."""
     from grit.bench import curves, leaderboard
+    from grit.bench.explain import scores
     from grit.bench.site import write_page
 
     rows = leaderboard.load([folder.path])
     records.write(folder.path / curves.FILE, curves.svg([row.record for row in rows]).encode())
-    sections = leaderboard.board(rows)
+    sections = leaderboard.board(rows, explained=scores.below([folder.path]))
     records.write(folder.path / "board.md", leaderboard.markdown(sections).encode())
     write_page(sections, folder.path)
 

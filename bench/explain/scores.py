@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from grit import __version__
 from grit.bench.records import Count, Fields, Natural, Sha256, decoded, encode, read, write
 from grit.bench.types import MalformedInput
 
@@ -82,16 +83,26 @@ class Shuffled(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tau: Mean
 
 
-class Explanation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="schema_version", tag=1):
+class Asked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that the scores of a row depend on, but for the code: where it is the same, they are known already."""
+
     row: str
     artefact: str  # digest of the deployed bytes
     data: str
     revision: Sha256
     split: str = "test"
     n: Natural  # texts, by stratified hash rank
-    exact: Natural  # of them, those whose bounds of the AOPC are exact
     seed: int
     explainers: dict[str, str]  # name -> the configured value, to be pasted back
+    teacher: str | None = None  # digest of its bytes
+    twin: str | None = None
+    attacks: dict[str, Sha256] = {}  # name -> digest of the outcomes
+    planted: bool = False
+
+
+class Explanation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="schema_version", tag=1):
+    asked: Asked
+    exact: Natural  # texts whose bounds of the AOPC are exact
     teacher: str | None = None  # row of the same run
     twin: str | None = None  # the teacher from another seed
     faithful: tuple[Faithful, ...]
@@ -100,7 +111,12 @@ class Explanation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     truth: tuple[Truth, ...] = ()
     unlearned: tuple[str, ...] = ()  # kinds of shortcuts that a model of this make did not learn: no truth to find
     shuffled: tuple[Shuffled, ...] = ()
+    version: str = __version__
     run: Fields = {}  # when, how long, where
+
+    def answers(self, asked: Asked) -> bool:
+        """Whether these are the scores that are asked for, by this version."""
+        return self.asked == asked and self.version == __version__
 
     def normalised(self, explainer: str) -> Mean | None:
         """Normalised AOPC of an explainer, or of chance."""
@@ -133,8 +149,8 @@ def mean_or_none(values: Iterable[float | None]) -> Mean | None:
 def save(folder: Path, explanations: Iterable[Explanation]) -> Path:
     """Writes the lines, replacing those of the same bytes that stand there."""
     path = folder / EXPLAINED
-    fresh = {each.artefact: each for each in explanations}
-    kept = {} if not path.is_file() else {each.artefact: each for each in _read(path)}
+    fresh = {each.asked.artefact: each for each in explanations}
+    kept = {} if not path.is_file() else {each.asked.artefact: each for each in _read(path)}
     write(path, b"".join(encode(each) + b"\n" for each in {**kept, **fresh}.values()))
     return path
 
@@ -142,7 +158,7 @@ def save(folder: Path, explanations: Iterable[Explanation]) -> Path:
 def below(folders: Iterable[Path]) -> Mapping[str, Explanation]:
     """Digest of deployed bytes -> what was found out about it, from every such file in or below the folders."""
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.rglob(EXPLAINED))]
-    return {each.artefact: each for file in files for each in _read(file)}
+    return {each.asked.artefact: each for file in files for each in _read(file)}
 
 
 def _read(path: Path) -> list[Explanation]:

@@ -126,7 +126,7 @@ def lines(found: Explanation) -> list[str]:
     """The scores of a row as aligned text, and what each of them stands on."""
     rows = table(found)
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    text = [found.row]
+    text = [found.asked.row]
     text += [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -135,7 +135,8 @@ def lines(found: Explanation) -> list[str]:
 
 def notes(found: Explanation) -> Iterator[str]:
     """The sentences below a row's table."""
-    yield f"{found.n} texts of {found.data}, bounds of the AOPC exact on {found.exact}; 95 % intervals over texts"
+    texts = f"{found.asked.n} texts of {found.asked.data}"
+    yield f"{texts}, bounds of the AOPC exact on {found.exact}; 95 % intervals over texts"
     if found.teacher:
         against = f"; {found.twin} is its ceiling" if found.twin else "; no ceiling was trained"
         yield f"loyal to {found.teacher}{against}"
@@ -184,7 +185,7 @@ def page(explanations: Sequence[Explanation], sentences: Sequence[Sentence]) -> 
         parts += [f"<p class=m>{escape(line)}</p>\n" for line in masked(sentence)]
     for found in explanations:
         first, *rest = table(found)
-        parts.append(f"<h2>{escape(found.row)}</h2>\n<div class=wide><table>\n")
+        parts.append(f"<h2>{escape(found.asked.row)}</h2>\n<div class=wide><table>\n")
         parts.append("<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in first) + "</tr>\n")
         parts += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rest]
         parts.append("</table></div>\n<ul>\n")
