@@ -1,0 +1,345 @@
+"""Tables of personalization: what a reader is told, from counts that were made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grit.bench import records
+from grit.bench.personalize import arms, board, protocol, results, study, summary
+from grit.bench.personalize.results import AttackedPart, ChoicePart, Document, Row, UserPart
+from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
+
+EMPTY = Row(
+    dataset="set",
+    revision="a" * 64,
+    model="small",
+    config={"hidden": 5},
+    recipe={"epochs": 3},
+    scheme="natural",
+    start="plain",
+    arm="none",
+    k=8,
+    seed=0,
+    training={"epochs": 10, "batch": 8},
+    attacks=("hotflip", "deepwordbug"),
+    choices=(),
+    users=(),
+)
+
+
+def of(arm: str, right: Sequence[int], before: Sequence[int], n: int = 20, **changes: Any) -> Row:
+    """A row whose users have ``n`` held-out texts each."""
+    people = tuple(
+        UserPart(user=f"user{at}", n=n, right=now, before=was)
+        for at, (now, was) in enumerate(zip(right, before, strict=True))
+    )
+    choices = () if arm == protocol.MAJORITY else (ChoicePart(fold="all", rate=0.1, epoch=3, score=0.7, users=9),)
+    return msgspec.structs.replace(EMPTY, arm=arm, users=people, choices=choices, **changes)
+
+
+def table(*arms_and_counts: tuple[str, Sequence[int]], before: Sequence[int], **changes: Any) -> list[Row]:
+    floors = {"majority": [0] * len(before), "none": before, "bias": before} | dict(arms_and_counts)
+    return [of(arm, counts, before, **changes) for arm, counts in floors.items()]
+
+
+def group(rows: Sequence[Row]) -> dict[str, Row]:
+    (found,) = board.groups(rows).values()
+    return found
+
+
+def line(rows: Sequence[Row], arm: str) -> dict[str, str]:
+    return dict(zip(board.HEADINGS, board.cells(group(rows), arm), strict=True))
+
+
+def with_user_parts(rows: Sequence[Row], arm: str, **parts: Any) -> list[Row]:
+    """The rows with some fields of every user of one arm replaced."""
+    return [
+        row
+        if row.arm != arm
+        else msgspec.structs.replace(row, users=tuple(msgspec.structs.replace(each, **parts) for each in row.users))
+        for row in rows
+    ]
+
+
+# --- one line -------------------------------------------------------------------------------------------
+
+
+def test_accuracy_is_a_mean_of_users_in_percent() -> None:
+    found = line(table(("last", [20, 10, 15]), before=[10, 10, 10]), "last")
+    assert found["accuracy"].startswith("75.0 [") and found["users"] == "3"
+
+
+def test_users_who_were_hurt_are_counted_with_their_interval() -> None:
+    found = line(table(("last", [20, 9, 15, 8]), before=[10, 10, 10, 10]), "last")
+    assert found["hurt"] == "2/4 [15, 85]"
+
+
+def test_a_gain_names_the_floor_it_is_over() -> None:
+    rows = table(("majority", [18, 18, 18]), ("last", [19, 19, 19]), before=[10, 10, 10])
+    assert line(rows, "last")["gain over best floor"].endswith("over majority")
+    assert line(rows, "last")["gain over best floor"].startswith("+5.0 [5.0, 5.0]")
+    assert line(rows, "none")["gain over best floor"].startswith("-40.0")
+    assert line(rows, "majority")["gain over best floor"].startswith("+0.0")
+
+
+def test_the_pilots_trap_reads_as_what_it_is() -> None:
+    """A last layer 30 points above the global model, of which two numbers have all, below the majority label."""
+    rows = table(("majority", [17, 17, 17]), ("bias", [16, 16, 16]), ("last", [16, 16, 16]), before=[10, 10, 10])
+    found = line(rows, "last")
+    assert found["accuracy"].startswith("80.0") and found["of it bias"] == "100 %"
+    assert found["gain over best floor"].startswith("-5.0") and found["gain over best floor"].endswith("over majority")
+
+
+def test_what_is_no_gain_has_no_share_of_bias_and_floors_never_have_one() -> None:
+    rows = table(("last", [10, 10]), ("bias", [12, 12]), before=[10, 10])
+    assert line(rows, "last")["of it bias"] == "-"
+    assert {line(rows, floor)["of it bias"] for floor in protocol.FLOORS} == {"-"}
+
+
+def test_forgetting_is_in_points_of_global_accuracy() -> None:
+    rows = with_user_parts(
+        table(("last", [15, 15]), before=[10, 10]),
+        "last",
+        probe_n=50,
+        probe_right=30,
+        probe_before=40,
+        probe_same=35,
+        probability_loyalty=0.875,
+    )
+    found = line(rows, "last")
+    assert (found["global"], found["loyal"], found["prob."]) == ("-20.0", "70.0", "0.875")
+    assert (line(rows, "none")["global"], line(rows, "none")["prob."]) == ("-", "-"), "not measured is not nought"
+
+
+def test_leakage_is_a_share_of_the_words_that_were_read() -> None:
+    rows = with_user_parts(
+        table(("all", [15, 15]), before=[10, 10]),
+        "all",
+        words_read=20,
+        words_moved=18,
+        words_recovered=15,
+        membership_auc=0.8125,
+        update_bytes=12_345,
+    )
+    found = line(rows, "all")
+    assert (found["words"], found["member"], found["bytes"]) == ("75.0", "0.81", "12,345")
+    assert line(rows, "none")["member"] == "-"
+
+
+def test_the_largest_update_is_the_one_a_device_must_have_room_for() -> None:
+    rows = table(("all", [15, 15]), before=[10, 10])
+    last = msgspec.structs.replace(
+        rows[-1],
+        users=tuple(msgspec.structs.replace(each, update_bytes=7 * at) for at, each in enumerate(rows[-1].users)),
+    )
+    assert line([*rows[:-1], last], "all")["bytes"] == "7"
+
+
+def test_rate_and_epoch_are_shown_once_where_all_folds_chose_alike() -> None:
+    rows = table(("last", [15, 15]), before=[10, 10])
+    both = (
+        ChoicePart(fold="a", rate=0.1, epoch=3, score=0.7, users=1),
+        ChoicePart(fold="b", rate=1.0, epoch=0, score=0.7, users=1),
+        ChoicePart(fold="c", rate=0.1, epoch=3, score=0.2, users=1),
+    )
+    found = line([*rows[:-1], msgspec.structs.replace(rows[-1], choices=both)], "last")
+    assert found["rate x epoch"] == "0.1 x 3, 1 x 0" and line(rows, "majority")["rate x epoch"] == "-"
+
+
+@pytest.mark.parametrize("attacked", [0, 1, 2])
+def test_robustness_is_of_the_texts_of_attacked_users_alone(attacked: int) -> None:
+    rows = table(("last", [15, 15, 15]), before=[10, 10, 10])
+    part = AttackedPart(n=5, clean=4, robust=2, minority=2, minority_attacked=1, minority_broken=1)
+    users = tuple(
+        msgspec.structs.replace(each, attacked=part if at < attacked else None)
+        for at, each in enumerate(rows[-1].users)
+    )
+    found = line([*rows[:-1], msgspec.structs.replace(rows[-1], users=users)], "last")
+    if not attacked:
+        assert found["robust"] == found["rare broken"] == "-"
+    else:
+        assert found["robust"].startswith(f"{2 * attacked}/{5 * attacked} = 40.0 [")
+        assert found["rare broken"] == f"{attacked}/{attacked} of {2 * attacked}"
+
+
+# --- whole tables ------------------------------------------------------------------------------------------
+
+
+def test_one_table_a_number_of_examples_a_seed_a_start_and_a_model() -> None:
+    rows = []
+    for changes in ({"k": 1}, {"k": 8}, {"k": 8, "seed": 1}, {"k": 8, "start": "meta"}, {"k": 8, "model": "large"}):
+        rows += table(("last", [15, 15]), before=[10, 10], **changes)
+    text = board.markdown(rows)
+    titles = [title for title in text.splitlines() if title.startswith("### set") and "held-out" in title]
+    assert len(titles) == 5 == len(set(titles))
+    assert "### set: large natural, start plain, seed 0, k = 8, 2 test users, 40 held-out texts" in titles
+
+
+def test_a_single_user_is_shown_without_an_interval() -> None:
+    text = board.markdown(table(("last", [15]), before=[10]))
+    row = next(each for each in text.splitlines() if each.startswith("| last |"))
+    assert "| 75.0 |" in row and "+25.0 over none" in row
+
+
+def test_notes_stand_under_their_table_once() -> None:
+    rows = table(("last", [15, 15]), ("token", [10, 10]), before=[10, 10])
+    noted = [msgspec.structs.replace(row, notes=("robustness of token not measured: why",)) for row in rows]
+    assert board.markdown(noted).count("robustness of token not measured: why") == 1
+
+
+@given(st.text(min_size=1, max_size=12))
+def test_no_name_of_a_user_breaks_a_table(name: str) -> None:
+    name = " ".join(name.split()) or "x"
+    rows = table(("last", [15, 15]), before=[10, 10])
+    named = [
+        msgspec.structs.replace(
+            row, users=tuple(msgspec.structs.replace(each, user=f"{name}{at}") for at, each in enumerate(row.users))
+        )
+        for row in rows
+    ]
+    people = [block for block in board.markdown(named).split("\n\n") if block.startswith("| user |")]
+    assert len(people) == 1 and len({each.count("|") for each in people[0].split("\n")}) == 1
+
+
+def test_the_legend_names_the_attacks_and_every_column_that_needs_a_word() -> None:
+    legend = board.markdown(table(("last", [15, 15]), before=[10, 10])).splitlines()[-1]
+    assert "hotflip, deepwordbug" in legend
+    for word in ("hurt", "Gain", "of it bias", "global", "loyal", "robust", "rare broken", "words", "member", "bytes"):
+        assert word in legend
+    bare = [msgspec.structs.replace(row, attacks=()) for row in table(("last", [1, 1]), before=[1, 1])]
+    assert "(none)" in board.markdown(bare).splitlines()[-1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=5))
+def test_a_table_says_what_the_summary_says(rows: list[tuple[int, int, int]]) -> None:
+    now, was, bias = (list(each) for each in zip(*rows, strict=True))
+    made = table(("bias", bias), ("last", now), before=was)
+    found = board.summary(group(made), "last")
+    wanted = summary.summarise(now, was, [20] * len(rows), {"majority": [0] * len(rows), "none": was, "bias": bias})
+    assert found == wanted
+    assert line(made, "last")["gain over best floor"].startswith(f"{100 * wanted.gain:+.1f}")
+
+
+# --- on disk ----------------------------------------------------------------------------------------------
+
+
+def document(row: Row) -> Document:
+    return Document(row=row, run=records.RunPart(created="2026-01-01T00:00:00+00:00", seconds={"cells": 1.5}))
+
+
+def test_equal_rows_are_equal_bytes_and_only_the_run_may_differ(tmp_path: Path) -> None:
+    rows = table(("last", [15, 15]), before=[10, 10])
+    results.write(tmp_path / "a", [document(row) for row in rows])
+    results.write(tmp_path / "b", [document(row) for row in rows])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert [each.row for each in results.read(tmp_path / "a")] == rows
+    for raw in (tmp_path / "a").read_text().splitlines():
+        assert list(json.loads(raw)) == ["row", "run"] and json.loads(raw)["row"]["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"k": -1},
+        {"users": [{"user": "u", "n": 3, "right": -1, "before": 1}]},
+        {"users": [{"user": "u", "n": 3, "right": 1, "before": 1, "membership_auc": 1.5}]},
+        {"revision": "short"},
+        {"unknown": 1},
+        {"choices": [{"fold": "f", "rate": 0.1, "epoch": 1, "score": 2.0, "users": 1}]},
+        {"attacks": "hotflip"},
+    ],
+    ids=str,
+)
+def test_a_row_that_says_what_cannot_be_is_refused(spoiled: dict[str, Any], tmp_path: Path) -> None:
+    good = json.loads(records.encode(document(EMPTY)))
+    (tmp_path / "rows").write_bytes(json.dumps({**good, "row": {**good["row"], **spoiled}}).encode() + b"\n")
+    with pytest.raises(MalformedInput, match="line 1"):
+        results.read(tmp_path / "rows")
+
+
+def test_joined_rows_keep_every_user_every_choice_and_the_only_cost() -> None:
+    cell = records.CostPart(target="emu://cortex-m4", engine="head.c", kind="emulated", values={"step_instructions": 5})
+    one = of("last", [5], [4], notes=("a", "b"))
+    two = of("last", [6, 7], [4, 4], notes=("b", "c"), cost=(cell,))
+    (found,) = results.joined([one, two])
+    assert len(found.users) == 3 and len(found.choices) == 2 and found.cost == (cell,)
+    assert found.notes == ("a", "b", "c") and len(found.revision) == 64
+    assert results.joined([one]) == [one] and results.joined([]) == []
+    assert len(results.joined([one, msgspec.structs.replace(two, seed=1)])) == 2
+
+
+@given(st.permutations(["k", "seed", "arm", "start", "model", "scheme", "dataset"]))
+def test_rows_of_different_questions_are_never_joined(fields: list[str]) -> None:
+    other = {"k": 9, "seed": 5, "arm": "all", "start": "meta", "model": "m2", "scheme": "proposed", "dataset": "d2"}
+    changed = msgspec.structs.replace(EMPTY, **{fields[0]: other[fields[0]]})
+    assert changed.key != EMPTY.key and len(results.joined([EMPTY, changed])) == 2
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------
+
+
+def test_settings_find_the_configuration_or_the_recipe() -> None:
+    config, recipe = study._configured("student", (("hidden", "7"), ("epochs", "3")))
+    assert config.hidden == 7 and recipe.epochs == 3
+    with pytest.raises(UsageError, match="hiden"):
+        study._configured("student", (("hiden", "7"),))
+    with pytest.raises(UsageError, match="seven"):
+        study._configured("student", (("hidden", "seven"),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": ("lastt",)}, "last"),
+        ({"models": ("student", "nobody")}, "nobody"),
+        ({"scheme": "unnatural"}, "natural"),
+        ({"starts": ("plane",)}, "plain"),
+        ({"ks": ()}, "whole numbers from 1"),
+        ({"ks": (4, 0)}, "k=4,0"),
+        ({"attacks": ("hotflop",)}, "hotflip"),
+        ({"cores": ("cortex-z",)}, "cortex"),
+        ({"settings": (("epoch", "1"),)}, "epochs"),
+    ],
+    ids=str,
+)
+def test_every_wrong_word_is_refused_before_any_work(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        study.run(dataclasses.replace(study.Study(), **changes), tmp_path / "out", _nobody)
+    assert not (tmp_path / "out").exists()
+
+
+def _nobody(*given: object) -> None:
+    raise AssertionError("no work was to begin")
+
+
+@pytest.mark.usefixtures("no_data")
+def test_sentiment140_without_network_or_copy_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRIT_HUB", str(tmp_path))
+    with pytest.raises(CouldNotMeasure, match="sentiment140"):
+        study.run(study.Study(dataset="sentiment140"), tmp_path / "out", _nobody)
+
+
+def test_the_same_question_has_the_same_folder_and_another_another() -> None:
+    one = study.default_folder(study.Study())
+    assert one == study.default_folder(study.Study()) and one.parts[0] == "runs"
+    others = [
+        study.default_folder(dataclasses.replace(study.Study(), **changes))
+        for changes in ({"ks": (2,)}, {"arms": ("last",)}, {"settings": (("epochs", "2"),)}, {"dataset": "raters:x"})
+    ]
+    assert len({one, *others}) == 5 and all(":" not in str(each) for each in others)
+
+
+def test_every_arm_is_offered_by_default_and_floors_need_no_asking() -> None:
+    assert study.Study().arms == tuple(arms.ARMS) and {"none", "bias"} < set(arms.ARMS)
+    assert set(protocol.FLOORS) == {protocol.MAJORITY, "none", "bias"}
