@@ -366,10 +366,11 @@ def explain(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Explain MODEL (a run folder, one row of it, or module:callable), and whether to believe it.
+    """Explain MODEL, and say whether to believe it: what 'grit attack' takes, and run folders best.
 
     Every word of a text gets its share in the answer; the scores say how faithful that is to the deployed bytes, how
-    loyal to the teacher, and what attacks do to it. They join the board of the run's folder.
+    loyal to the teacher, and what attacks do to it. They join the board of the run's folder. A model without its run
+    is only asked: by leave-one-out, occlusion and Shapley values.
     """
     from grit.bench import explaining
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from grit.bench import datasets, experiment, machine, records
 from grit.bench.experiment import ARTEFACT, Folder
-from grit.bench.operands import callable_of, is_function
+from grit.bench.operands import callable_of, data_of, given, is_function, is_given, row_name
 from grit.bench.progress import Report, display
 from grit.bench.run import TIMES, saved, write_board
 from grit.bench.run import train as train_rows
@@ -64,16 +64,9 @@ class Explained:
 
 
 def explain(operand: str, wanted: Wanted, output: Path | None = None, *, quiet: bool = False) -> Explained:
-    """Explains saved rows (a run folder, one row of it) or a module:callable."""
-    if is_function(operand):
-        place = output or Path("runs") / f"{EXPLAIN}-{operand.replace(':', '.')}"
-        data = datasets.load(wanted.dataset or datasets.EMBEDDED)
-        labels = data.labels if wanted.dataset or not wanted.texts else ()
-        row = _callable_speaker(operand, len(labels), wanted)
-        if wanted.texts:
-            return _sentences_only([row], labels, wanted, output)
-        with display(sys.stderr, quiet=quiet) as shown:
-            return _scored([row], None, None, data, wanted, place, shown.report)
+    """Explains saved rows (a run folder, one row of it), or a model that comes without its run, by asking it alone."""
+    if is_given(operand):
+        return _given(operand, wanted, output, quiet)
     found = saved(operand)
     if not found:
         raise UsageError(f"{operand} holds no trained row yet; the command that began it goes on")
@@ -89,6 +82,25 @@ def explain(operand: str, wanted: Wanted, output: Path | None = None, *, quiet: 
     if output is None and (folder.path / records.RECORDS).is_file():
         write_board(folder)  # with the columns that are known now
     return explained
+
+
+def _given(operand: str, wanted: Wanted, output: Path | None, quiet: bool) -> Explained:
+    """A function, a bundle, an exported artefact: asked with whole texts, explained without gradients."""
+    from grit.bench.explain.survey import Speaker, chosen
+    from grit.bench.explain.texts import Told
+
+    explainers = chosen(wanted.methods, gradients=False)
+    named = wanted.dataset or data_of(operand).get("dataset")
+    data = datasets.load(named or datasets.EMBEDDED)
+    labels = data.labels if named or not wanted.texts else ()
+    # A function does not say how many classes it has: where no data does, it is asked.
+    classes = len(labels) or (len(callable_of(operand)([wanted.texts[0]])[0]) if is_function(operand) else 0)
+    with given(operand, classes) as found, display(sys.stderr, quiet=quiet) as shown:
+        name = row_name(operand)
+        row = Speaker(name, found.victim.digest, Told(found.victim.logits), None, explainers, wanted.seed)
+        if wanted.texts:
+            return _sentences_only([row], labels, wanted, output)
+        return _scored([row], None, None, data, wanted, output or Path("runs") / f"{EXPLAIN}-{name}", shown.report)
 
 
 def _sentences_only(rows: Sequence[Speaker], labels: Sequence[str], wanted: Wanted, output: Path | None) -> Explained:
@@ -144,20 +156,6 @@ def _speaker(folder: Folder, row: str, wanted: Wanted) -> Speaker:
     model = checkpoint.load_model(home)
     artefact = build.load(home / ARTEFACT, model)
     return Speaker(row, artefact.digest, Shipped(artefact), Cut(model), chosen(wanted.methods), wanted.seed)
-
-
-def _callable_speaker(operand: str, classes: int, wanted: Wanted) -> Speaker:
-    """Any function from texts to logits; how many it gives, it is asked, where no dataset says so."""
-    from grit.bench.explain.survey import Speaker, chosen
-    from grit.bench.explain.texts import Told
-    from grit.bench.victim import CallableVictim
-
-    function = callable_of(operand)
-    if not classes:
-        classes = len(function(list(wanted.texts[:1]))[0])
-    victim = CallableVictim(function, name=operand, classes=classes)
-    explainers = chosen(wanted.methods, gradients=False)
-    return Speaker(operand, victim.digest, Told(victim.logits), None, explainers, wanted.seed)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from grit.bench import cli, datasets, explaining, leaderboard, records, run, site
-from grit.bench.experiment import Experiment
+from grit.bench.experiment import ARTEFACT, Experiment
 from grit.bench.explain import scores, show
 from grit.bench.explain.scores import Asked, Count, Explanation, Faithful, Loyal, Mean
 from grit.bench.explain.show import Sentence
@@ -255,12 +255,24 @@ def test_any_function_of_texts_is_explained_by_asking(
     found = call("explain", "hasty:answer", "--dataset", "pings", "--n", 4, "--show", 1, "-q", "-o", tmp_path / "o")
     assert found.code == 0, found.err
     (explanation,) = scores.below([tmp_path / "o"]).values()
-    assert explanation.asked.row == "hasty:answer" and list(explanation.asked.explainers) == [
+    assert explanation.asked.row == "hasty.answer" and list(explanation.asked.explainers) == [
         "leave_one_out",
         "occlusion",
         "shapley",
     ]
     refused = call("explain", "hasty:answer", "--text", "come", "--method", "gradient")
+    assert refused.code == 2 and "needs gradients" in refused.err
+
+
+def test_bytes_alone_are_explained_by_asking_as_in_their_run(call: Call, home: Path) -> None:
+    """Whole texts in, logits out: the same leave-one-out as of the row, and no gradients."""
+    text = ("--text", "the boiler is on fire", "--method", "leave_one_out", "--json")
+    found = call("explain", home / ARTEFACT, *text)
+    assert found.code == 0, found.err
+    (alone,), (beside,) = (json.loads(said.out)["sentences"] for said in (found, call("explain", home, *text)))
+    assert alone["attribution"] == beside["attribution"] and alone["probability"] == beside["probability"]
+    assert alone["masks"] == {} and alone["answer"] in ("0", "1") and beside["answer"] in ("now", "later")
+    refused = call("explain", home / ARTEFACT, "--text", "come", "--method", "integrated")
     assert refused.code == 2 and "needs gradients" in refused.err
 
 

@@ -7,9 +7,9 @@ words, and top(k) the k words of largest attribution (of equals, the earlier):
   good: nothing was left out. DeYoung et al., "ERASER" (ACL 2020), section 4.2, who divide by six, not by five.
 - *sufficiency*: p(N) - p(top(k)), the mean over the same k. Low is good: the words alone would do. (Same place.)
 - *flip*: the share of words, most important first, that must go until the answer is another; 1 if it never is. Low
-  is good. Serrano and Smith, "Is Attention Interpretable?" (ACL 2019), section 4.1.
-- *aopc*: p(N) - p(N without top(k)), the mean over k = 1 to n. Samek et al. (TNNLS 2017), equation 12, without its
-  step that removes nothing.
+  is good. Serrano and Smith, "Is Attention Interpretable?" (ACL 2019), of sets of words.
+- *aopc*: p(N) - p(N without top(k)), the mean over k = 1 to n. Samek et al., "Evaluating the Visualization of What a
+  Deep Neural Network Has Learned" (TNNLS 2017), without its step that removes nothing.
 - *normalised*: aopc, scaled so that 0 is the worst and 1 the best of all n! orders for this very model and text.
   Edin et al., "Normalized AOPC" (ACL 2025, arXiv 2408.08137). The others cannot compare two models: one whose
   probabilities hardly move has low scores whatever explains it. None where no order differs from another.

@@ -2,12 +2,12 @@
 
 *Planted shortcuts*. A nonce word is written into training texts so that it alone decides the label; a model that has
 learned it, which is checked, answers because of that word, so an explanation must name it. Bastings et al., "Will You
-Find These Shortcuts?" (EMNLP 2022), sections 3 and 4: a single word, or a pair whose order decides. Precision at k is
+Find These Shortcuts?" (EMNLP 2022): a single word, or a pair whose order decides. Precision at k is
 the share of the k planted words of a text among its k best.
 
 *Random weights*. An explanation of a model whose weights were shuffled says nothing about what was learned; one that
 agrees with that of the trained model was never about the weights. Adebayo et al., "Sanity Checks for Saliency Maps"
-(NeurIPS 2018), section 3, all layers at once.
+(NeurIPS 2018), all layers at once.
 """
 
 from __future__ import annotations
