@@ -81,7 +81,8 @@ class Pwws:
         """Section 3: w* of each word fixed on the original text, written in the order of H until the label flips.
 
         A step that does not help is taken all the same. The paper zeroes a word's vector for its saliency; here
-        the word is read as unknown. The paper's swaps of named entities need lists a dataset and are left out.
+        the word is read as unknown. The paper's swaps of named entities, which need a recogniser with types, are left
+        out; what that may miss was counted: .github/decisions/pwws-named-entities.md.
         """
         words = range(len(sentence.words))
         logits = yield from logits_of([(), *((Edit("unknown", index),) for index in words)])

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from grit.bench import adequacy, checkpoint, datasets, evaluate, run, suites
+from grit.bench import adequacy, checkpoint, datasets, evaluate, registry, run, suites
 from grit.bench.experiment import Experiment
 from grit.bench.export import build
 from grit.bench.twin import Twin
@@ -87,6 +87,22 @@ def test_batches_windows_and_order(home_of: Home, some: Sequence[Example], model
     for rows in (1, 7):
         assert attacked(rows, some) == expected
     assert attacked(512, random.Random(1).sample(list(some), len(some))) == expected
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("key", ["pwws", "deepwordbug", "hotflip"])
+def test_no_tier_breaks_more_than_the_strong_one(home_of: Home, some: Sequence[Example], model: str, key: str) -> None:
+    """On the same examples, in the suite's own space and on its budget; what a tier writes beyond those is no break."""
+    suite = suites.attacks(suites.load("std@1"), "default")
+    ((name, strong),) = ((name, attack) for name, attack in suite.items() if name.startswith(key))
+    victim, broken = victim_of(home_of(model), 512), {}
+    for tier, fields in type(strong).tiers.items():
+        if "vocabulary" in fields.get("threat", strong.threat).spaces:
+            continue  # writes words of the model's own list, compared by vectors that are not here
+        attack: Any = replace(registry.attack(f"{key}.{tier}"), threat=strong.threat)
+        found = evaluate.attack_all(victim, attack, some, seed=0, name=name if tier == "strong" else f"{key}.{tier}")
+        broken[tier] = sum(outcome.outcome == "broken" for outcome in found)
+    assert len(broken) > 1 and broken["strong"] == max(broken.values()), broken
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -4,7 +4,7 @@
 It falls with the number of candidates of a question and of texts in flight, so a few texts show less than many. That
 outcomes are equal and ours the quicker is asserted, no factor. ``tox -e parity`` times a few texts;
 
-    tox -e parity -- -m "parity and long" tests/parity/test_speed.py
+    tox -e parity -- -m "parity and long" -k test_speed
 
 more and longer ones, which takes most of half an hour. The victims: the student in torch, in double precision; its
 int8 artefact, in numpy and compiled for this machine; the hashed linear model, deployed.
