@@ -18,7 +18,7 @@ from grit.bench import datasets, registry
 from grit.bench.personalize import arms, leakage, loyalty, meta, private, protocol, raters, robust, summary, users
 from grit.bench.personalize.private import Private
 from grit.bench.personalize.protocol import Training
-from grit.bench.personalize.texts import Base, Texts, answers, weights_by_part
+from grit.bench.personalize.texts import Base, Texts, weights_by_part
 from grit.bench.train import predict
 from grit.bench.types import CouldNotMeasure, Dataset, Example, Model, UsageError
 from grit.models.fastgrnn import FastGRNN
@@ -99,6 +99,12 @@ class Counting(nn.Module):
 
 def counting() -> Base:
     return Base(cast(Model, Counting()))
+
+
+def answers(model: Model, texts: Texts, index: np.ndarray) -> torch.Tensor:
+    """A whole pass of any model that reads what the base reads: [batch classes]."""
+    codes, lengths = texts.codes(index)
+    return model.head(model.read(model.features(codes), lengths).state)
 
 
 def small(name: str) -> Base:

@@ -396,3 +396,106 @@ def test_a_copy_is_a_model_by_the_contract_but_for_its_making() -> None:
     added = learned("student", "last")
     assert np.allclose(program.head.weight - own.head.weight, added["weight"].detach().numpy(), atol=1e-6)
     assert dataclasses.replace(program, head=own.head).max_tokens == own.max_tokens
+
+
+# --- other weights in a model's place -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_under_other_weights_answers_as_one_that_has_them(name: str) -> None:
+    base = base_of(name)
+    texts, index = base.texts(rows(5)), np.arange(5)
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        key: weight + 0.1 * torch.randn(weight.shape, generator=generator)
+        for key, weight in arms.get("all").start(base, 0).items()
+    }
+    codes, lengths = texts.codes(index)
+    mine = arms.merged(base, weights)
+    with torch.no_grad():
+        wanted = mine.head(mine.read(mine.features(codes), lengths).state)
+        assert torch.allclose(arms.under(base.model, weights, codes, lengths), wanted, atol=1e-6)
+        assert torch.allclose(arms.under(base.model, {}, codes, lengths), texts.frozen.logits, atol=1e-5)
+        still = torch.zeros_like(base.model.features(codes))
+        assert torch.allclose(arms.under(base.model, weights, codes, lengths, still), wanted, atol=1e-6)
+        assert not torch.allclose(arms.under(base.model, weights, codes, lengths, still + 1.0), wanted, atol=1e-3)
+    assert not any(weight.requires_grad for weight in cast(nn.Module, mine).parameters())
+
+
+def test_only_some_weights_may_be_replaced() -> None:
+    base = base_of("fastgrnn")
+    own = dict(cast(nn.Module, base.model).named_parameters())
+    mine = dict(cast(nn.Module, arms.merged(base, {"head_bias": own["head_bias"] + 1.0})).named_parameters())
+    for key, weight in own.items():
+        assert torch.allclose(mine[key], weight + (1.0 if key == "head_bias" else 0.0))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_empty_text_and_one_too_long_are_read_as_the_model_reads_them(name: str) -> None:
+    base = base_of(name)
+    odd = (Example("a" * 16, "", 0), Example("b" * 16, " ".join([LONG] * 30), 1), *rows(2))
+    texts = base.texts(odd)
+    assert np.allclose(texts.frozen.logits.numpy(), predict(base.model, [e.text for e in odd]), atol=1e-5)
+    assert texts.frozen.words.isfinite().all() and len(texts.tokens) == 4
+    assert texts.tokens[0] <= {""} and len(texts.tokens[1]) <= base.model.max_tokens
+
+
+# --- counting what attacks do ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Writes:
+    """Writes one word over the second word, whatever the model says of it."""
+
+    word: str
+    threat: Threat = Threat(spaces=("any",), max_words=1.0)
+    tier: str = "strong"
+
+    def attack(self, sentence: Any, label: int, rng: Any) -> Any:
+        yield from ()
+        return (Edit("replace", 1, self.word),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stumbles:
+    """Fails on every text."""
+
+    threat: Threat = Threat(spaces=("any",), max_words=1.0)
+    tier: str = "strong"
+
+    def attack(self, sentence: Any, label: int, rng: Any) -> Any:
+        yield from ()
+        raise RuntimeError("no")
+
+
+def leaning(weight: float) -> Model:
+    """A copy that answers 1 to everything, or 0."""
+    base = base_of("student")
+    return arms.get("bias").model(base, {"bias": torch.tensor([-weight, weight])})
+
+
+def test_an_attack_that_fails_is_no_robustness() -> None:
+    found = robust.attacked(leaning(9.0), rows(8), 0, {"stumbles": cast(Any, Stumbles())}, [LONG], 0)
+    assert (found.n, found.clean, found.robust) == (8, 4, 0)
+    assert (found.minority, found.minority_attacked, found.minority_broken) == (4, 4, 4)
+
+
+def test_what_no_edit_changes_stays_and_the_next_attack_sees_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    honest = robust.evaluate.attack_all
+
+    def watched(victim: Any, attack: Any, examples: Any, *, seed: int, name: str) -> Any:
+        seen.append((name, len(examples)))
+        return honest(victim, attack, examples, seed=seed, name=name)
+
+    monkeypatch.setattr(robust.evaluate, "attack_all", watched)
+    attacks = {"one": cast(Any, Writes("sour")), "fails": cast(Any, Stumbles()), "two": cast(Any, Writes("ripe"))}
+    found = robust.attacked(leaning(9.0), rows(8), 1, attacks, [LONG], 0)
+    assert seen[0] == ("one", 8) and seen[1][1] <= 8 and seen[2][1] <= seen[1][1]
+    assert found.clean == 4 and found.robust == 0 and found.minority_attacked == 0
+
+
+@pytest.mark.parametrize(("favourite", "rare"), [(0, 4), (1, 4), (7, 8)])
+def test_rare_texts_are_those_of_any_other_label(favourite: int, rare: int) -> None:
+    found = robust.attacked(leaning(-9.0), rows(8), favourite, {"one": cast(Any, Writes("sour"))}, [LONG], 0)
+    assert found.minority == rare and found.minority_broken <= found.minority_attacked <= rare

@@ -100,12 +100,6 @@ class Texts:
         return Frozen(torch.stack(words), torch.stack(state), torch.stack(logits))
 
 
-def answers(model: Model, texts: Texts, index: np.ndarray) -> torch.Tensor:
-    """A whole pass of any model that reads what the base reads: [batch classes]."""
-    codes, lengths = texts.codes(index)
-    return model.head(model.read(model.features(codes), lengths).state)
-
-
 def weights_by_part(model: Model) -> dict[str, str]:
     """Name of each trainable weight -> the part of the arrow it belongs to: embedding, body or head.
 
