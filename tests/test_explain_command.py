@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -45,6 +46,10 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
 
 
 Call = Callable[..., Said]
@@ -196,6 +201,48 @@ def test_one_row_alone_still_has_its_teacher(home: Path, tmp_path: Path) -> None
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [scores.EXPLAINED, show.PAGE]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models that were trained and not attacked, without a teacher; one of them looks across blanks."""
+    wanted = Experiment(models=("tfidf", "hashed"), schemes=("natural",), n_train=60, settings=(("epochs", "1"),))
+    return run.train(wanted, tmp_path_factory.mktemp("trained") / "out", jobs=1, quiet=True)
+
+
+def test_a_folder_that_was_trained_alone_is_explained_without_teacher_attacks_or_board(trained: Path) -> None:
+    found = explaining.explain(str(trained), Wanted(n=3, methods=("gradient", "leave_one_out"), show=0), quiet=True)
+    assert [each.asked.row.partition("[")[0] for each in found.explanations] == ["hashed", "tfidf"]
+    for each in found.explanations:
+        assert each.loyal == () and each.attacked == () and each.teacher is None and each.asked.attacks == {}
+        assert {part.explainer for part in each.faithful} == {"gradient", "leave_one_out", "random"}
+    assert found.folder == trained / "explain" and not (trained / "board.md").exists()
+    assert not (trained / "explain" / explaining.TWIN).exists()  # no teacher, so no twin of one
+
+
+@pytest.mark.parametrize("change", [{"n": 3}, {"seed": 5}, {"methods": ("shapley",)}], ids=repr)
+def test_a_question_about_other_texts_or_explainers_is_asked_anew(trained: Path, change: dict[str, Any]) -> None:
+    wanted = Wanted(n=2, methods=("occlusion",), show=0)
+    first = explaining.explain(str(trained), wanted, quiet=True)
+    other = explaining.explain(str(trained), dataclasses.replace(wanted, **change), quiet=True)
+    for old, new in zip(first.explanations, other.explanations, strict=True):
+        assert old.asked.artefact == new.asked.artefact and not old.answers(new.asked)
+    lines = (trained / "explain" / scores.EXPLAINED).read_text().splitlines()
+    assert len(lines) == 2  # the last question's, a line a row
+
+
+def test_other_data_than_that_of_the_training_is_named(trained: Path, tmp_path: Path) -> None:
+    """Rows of two labels, explained on a table of one's own; its scores are not those of the board's data."""
+    table = tmp_path / "mine.jsonl"
+    lines = [{"text": f"word{at} and so on", "label": ("later", "now")[at % 2]} for at in range(40)]
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    wanted = Wanted(dataset=str(table), n=3, methods=("leave_one_out",), show=1)
+    found = explaining.explain(str(trained), wanted, tmp_path / "out", quiet=True)
+    assert "pings" not in {each.asked.data for each in found.explanations}
+    assert all("and so on" in " ".join(sentence.words) for sentence in found.sentences)
+    assert {sentence.gold for sentence in found.sentences} <= {"later", "now"}
+    assert b">and</span>" in (tmp_path / "out" / show.PAGE).read_bytes()
+    assert "word1" not in (tmp_path / "out" / scores.EXPLAINED).read_text()
+
+
 # --- as a user calls it --------------------------------------------------------------------------------------
 
 
@@ -229,6 +276,20 @@ def test_a_run_is_scored_and_a_page_written(call: Call, home: Path, tmp_path: Pa
     assert found.out.count("; by occlusion") == 1 and "index.html" in found.out
     value = json.loads(call(*words, "--show", 0, "--json").out)
     assert value["explanations"][0]["asked"]["n"] == 3 and value["explanations"][0]["schema_version"] == 1
+
+
+def test_grit_board_shows_the_columns_in_every_format(call: Call, folder: Path, explained: Explained) -> None:
+    shown = call("board", folder, "--format", "markdown")
+    assert shown.code == 0 and "| Faithful | Loyal |" in shown.out and "normalised AOPC" in shown.out
+    table = call("board", folder, "--format", "csv").out.splitlines()
+    assert {"normalised_aopc", "normalised_aopc_random", "loyalty_tau", "explained_n"} <= set(table[0].split(","))
+    (section,) = call("board", folder, "--json").json["sections"]
+    (cells,) = section["rows"]
+    student = next(each for each in explained.explanations if each.asked.artefact == cells["artefact"])
+    faithful = student.normalised("integrated")
+    assert faithful is not None and cells["normalised_aopc"] == faithful.value
+    assert cells["explainer"] == "integrated" and cells["explained_n"] == 4
+    assert cells["loyalty_tau_low"] <= cells["loyalty_tau"] <= cells["loyalty_tau_high"]
 
 
 def test_planted_shortcuts_and_shuffled_weights_on_demand(
