@@ -491,6 +491,33 @@ def test_a_sentence_of_equal_words_has_no_colour_and_no_error() -> None:
     assert show.plain(Sentence("row", "gradient", (), (), "now", 0.5)) == ""
 
 
+SENTENCES = st.lists(
+    st.tuples(st.text(st.characters(exclude_categories=("Zs", "Zl", "Zp", "Cs", "Cc")), min_size=1), st.floats(-9, 9)),
+    max_size=8,
+).map(
+    lambda pairs: Sentence(
+        "row", "shapley", tuple(word for word, _ in pairs), tuple(value for _, value in pairs), "now", 0.5
+    )
+)
+
+
+@given(SENTENCES)
+def test_every_way_of_showing_holds_every_word_in_its_order(sentence: Sentence) -> None:
+    words = [show.printable(word) for word in sentence.words]
+    assert show.coloured(sentence).plain == " ".join(words)
+    bare = re.sub(r"\[[+-](\d+(\.\d+)?|[\d.]+e[+-]\d+)\](?= |$)", "", show.plain(sentence))
+    assert bare == " ".join(words) or any(re.search(r"\[[+-]", word) for word in words)
+    assert all(-1 <= strength <= 1 for strength in sentence.strengths)
+    assert max(map(abs, sentence.strengths), default=1.0) in (0.0, 1.0)
+    found = _Page()
+    found.feed(show.page([], [sentence]).decode())
+    spans = [attrs for tag, attrs in found.tags if tag == "span"]
+    assert [float(attrs["title"] or 0) for attrs in spans] == [round(value, 3) for value in sentence.attribution]
+    assert " ".join(words) in "".join(found.text)
+    value = show.as_json(sentence)
+    assert json.loads(json.dumps(value))["words"] == list(sentence.words)
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

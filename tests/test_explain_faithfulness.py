@@ -391,3 +391,54 @@ def test_under_attack_scores_drift_on_survivors_and_aim_on_breaks() -> None:
     assert vain.tau is not None and vain.tau.n == 2 and -1 <= vain.tau.value < 1 and vain.aimed.n == 0
     assert sharp.tau is None and sharp.overlap is None
     assert (sharp.aimed.k, sharp.aimed.n, sharp.chance) == (1, 1, pytest.approx(1 / 4))
+
+
+# --- laws ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 7), st.integers(0, 300), st.data())
+@settings(max_examples=25)
+def test_only_the_order_of_the_numbers_counts(n: int, seed: int, data: st.DataObject) -> None:
+    attribution = np.array(data.draw(st.lists(NUMBERS, min_size=n, max_size=n)))
+    subject: Any = Table(n, seed)
+    judge = Faithfulness(subject)
+    assert judge.scores(attribution) == judge.scores(3 * attribution + 7) == judge.scores(np.arctan(attribution))
+
+
+@given(st.integers(1, 7), st.integers(0, 300))
+@settings(max_examples=25)
+def test_removing_in_reverse_is_keeping_forwards(n: int, seed: int) -> None:
+    """What is left after the last n - k words of an order is what its first k are alone."""
+    subject: Any = Table(n, seed)
+    judge = Faithfulness(subject)
+    order = np.random.default_rng(seed).permutation(n)
+    forwards, backwards = judge.curves(order), judge.curves(order[::-1])
+    assert backwards.without[::-1] == pytest.approx(forwards.alone)
+    assert forwards.without[0] == pytest.approx(judge.whole) and forwards.alone[-1] == pytest.approx(judge.whole)
+
+
+@given(PAIRS)
+def test_agreement_does_not_see_how_large_numbers_are(pair: tuple[list[float], list[float]]) -> None:
+    a, b = map(np.array, pair)
+    assert kendall(a, b) == kendall(np.exp(a), 5 * b - 2)
+    assert overlap(a, b) == overlap(np.exp(a), 5 * b - 2)
+    turned = kendall(a, -b)
+    assert (turned is None) == (kendall(a, b) is None)
+    assert turned is None or turned == pytest.approx(-(kendall(a, b) or 0))
+
+
+@given(PAIRS, st.sampled_from([0.1, 0.2, 0.5, 1.0]))
+def test_the_overlap_of_all_words_is_whole_and_of_some_a_share_of_them(
+    pair: tuple[list[float], list[float]], share: float
+) -> None:
+    a, b = map(np.array, pair)
+    size = prefix_size(len(a), share)
+    assert len(top(a, share)) == size and overlap(a, b, 1.0) == 1.0
+    assert (overlap(a, b, share) * size) == pytest.approx(round(overlap(a, b, share) * size))
+
+
+def test_chance_is_drawn_alike_on_every_machine() -> None:
+    """Of a text and a seed, not of what was asked before: pinned, so that scores can be compared over time."""
+    made = speaker(Bumpy(), seed=3)
+    made.chance("another text", 9)
+    assert made.chance("one text", 3).round(6).tolist() == [0.12403, 1.141027, 0.215725]
