@@ -206,6 +206,16 @@ def test_a_count_is_the_same_in_every_process() -> None:
 
 
 @needs_arm
+def test_texts_that_are_not_counted_are_compared() -> None:
+    one = artefact("pool")
+    every = Emu("cortex-m4", cached_texts=0).cost(one, TEXTS)
+    few = Emu("cortex-m4", counted_texts=2, cached_texts=0).cost(one, TEXTS)
+    assert few.facts["compared_texts"] == every.facts["compared_texts"] == len(TEXTS)
+    assert (few.values["n_samples"], every.values["n_samples"]) == (2, len(TEXTS))
+    assert few.values == Emu("cortex-m4", texts=2, cached_texts=0).cost(one, TEXTS).values
+
+
+@needs_arm
 @pytest.mark.long
 def test_a_count_is_the_same_after_a_rebuild_and_under_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     one = artefact("fastgrnn")
@@ -575,7 +585,7 @@ def thousand(real_data: Path) -> list[str]:
 
 
 def same_bits_on_a_microcontroller(one: Any, texts: list[str]) -> None:
-    cell = Emu("cortex-m4", texts=len(texts), cached_texts=0).cost(one, texts)
+    cell = Emu("cortex-m4", texts=len(texts), counted_texts=1, cached_texts=0).cost(one, texts)
     assert cell.facts["output_error"] == 0.0 and cell.facts["compared_texts"] == len(texts) > 1000
 
 

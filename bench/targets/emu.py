@@ -32,7 +32,8 @@ class Emu:
     """One core, by its name."""
 
     core: str = "cortex-m4"
-    texts: int = 50  # compared and counted
+    texts: int = 50  # compared
+    counted_texts: int = 50  # of these, whose instructions are counted
     cached_texts: int = 3  # of these, whose data accesses go through the simulated cache
     engines: ClassVar[tuple[str, ...]] = (_compiled.ENGINE,)
     places: ClassVar[tuple[str, ...]] = tuple(f"emu://{core}" for core in CORES)
@@ -79,12 +80,12 @@ class Emu:
         core = self._core()
         chosen = _compiled.chosen(texts, self.texts)
         elf, flags = build(artefact, core)
-        found = run(elf, core, chosen, self.cached_texts)
+        found = run(elf, core, chosen, self.cached_texts, self.counted_texts)
         facts |= {
             "flags": flags,
             **_compiled.compare(artefact, chosen, [bytes.fromhex(raw) for raw in found["logits"]]),
         }
-        values: dict[str, int | float] = {"n_samples": len(chosen)}
+        values: dict[str, int | float] = {"n_samples": len(found["instructions"])}
         for name in ("instructions", "neural_instructions"):
             values |= _spread.counts(name, found[name])
         if "neural_misses" in found:
@@ -126,7 +127,12 @@ const uint32_t grit_logits_bytes = sizeof(model_logit) * MODEL_CLASSES, grit_tok
 
 
 def run(
-    elf: Path, core: Core, texts: Sequence[str], cached_texts: int = 0, traced: Sequence[int] = ()
+    elf: Path,
+    core: Core,
+    texts: Sequence[str],
+    cached_texts: int = 0,
+    counted_texts: int | None = None,
+    traced: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The answers and counts of :mod:`grit.bench.targets._unicorn`."""
     job = {
@@ -138,6 +144,7 @@ def run(
         else None,
         "cached_texts": cached_texts,
         "texts": [text.encode().hex() for text in texts],
+        "counted": len(texts) if counted_texts is None else counted_texts,
         "traced": list(traced),
     }
     command = [sys.executable, "-m", "grit.bench.targets._unicorn"]
