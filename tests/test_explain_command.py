@@ -218,11 +218,10 @@ def test_a_folder_that_was_trained_alone_is_explained_without_teacher_attacks_or
     assert not (trained / "explain" / explaining.TWIN).exists()  # no teacher, so no twin of one
 
 
-@pytest.mark.parametrize("change", [{"n": 3}, {"seed": 5}, {"methods": ("shapley",)}], ids=repr)
-def test_a_question_about_other_texts_or_explainers_is_asked_anew(trained: Path, change: dict[str, Any]) -> None:
+def test_a_question_about_other_texts_is_asked_anew(trained: Path) -> None:
     wanted = Wanted(n=2, methods=("occlusion",), show=0)
     first = explaining.explain(str(trained), wanted, quiet=True)
-    other = explaining.explain(str(trained), dataclasses.replace(wanted, **change), quiet=True)
+    other = explaining.explain(str(trained), dataclasses.replace(wanted, n=1), quiet=True)
     for old, new in zip(first.explanations, other.explanations, strict=True):
         assert old.asked.artefact == new.asked.artefact and not old.answers(new.asked)
     lines = (trained / "explain" / scores.EXPLAINED).read_text().splitlines()
