@@ -17,10 +17,13 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_letters, ascii_lowercase, ascii_uppercase
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from grit.bench.datasets import data_folders
 from grit.bench.types import CouldNotMeasure, Edit, Script, Threat, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # --- words ------------------------------------------------------------------------------------------
 
@@ -73,26 +76,64 @@ def levenshtein(a: str, b: str) -> int:
     a, b = _without_common_ends(a, b)
     if not a or not b:
         return len(a) + len(b)
+    rises, falls = _columns(_places(a), len(a), _first_column(len(a)), b)
+    return len(b) + rises.bit_count() - falls.bit_count()
+
+
+_Column = tuple[int, int]
+"""Of a table of distances: the rows, as bits, at which it rises by one from the row above, and at which it falls."""
+
+
+def _first_column(rows: int) -> _Column:
+    return (1 << rows) - 1, 0
+
+
+def _places(text: str) -> dict[str, int]:
+    """Where each character stands, as bits."""
     places: dict[str, int] = {}
-    for place, character in enumerate(a):
+    for place, character in enumerate(text):
         places[character] = places.get(character, 0) | 1 << place
-    full = (1 << len(a)) - 1
-    last = 1 << (len(a) - 1)
-    rises, falls, distance = full, 0, len(a)  # vertical differences +1 and -1 of the current column
-    for character in b:
+    return places
+
+
+def _columns(places: dict[str, int], rows: int, column: _Column, text: str) -> _Column:
+    """The column that ``text`` leads to from another one; a row a character of the text whose ``places`` these are."""
+    full = (1 << rows) - 1
+    rises, falls = column
+    for character in text:
         equal = places.get(character, 0)
         vertical = equal | falls
         horizontal = (((equal & rises) + rises) ^ rises) | equal
-        up = falls | ~(horizontal | rises) & full
-        down = rises & horizontal
-        if up & last:
-            distance += 1
-        elif down & last:
-            distance -= 1
-        up = (up << 1 | 1) & full
-        rises = (down << 1) & full | ~(vertical | up) & full
-        falls = up & vertical
-    return distance
+        up = ((falls | ~(horizontal | rises) & full) << 1 | 1) & full
+        down = (rises & horizontal) << 1 & full
+        rises, falls = down | ~(vertical | up) & full, up & vertical
+    return rises, falls
+
+
+class _Around:
+    """Levenshtein distances of a text from copies that differ from each other in one stretch: head, written, tail.
+
+    What stands before and behind the stretch is compared once; a copy then costs the columns of what was written.
+    """
+
+    def __init__(self, text: str, head: str, tail: str) -> None:
+        self._places, self._rows = _places(text), len(text)
+        self._column = _columns(self._places, self._rows, _first_column(self._rows), head)
+        self._before = len(head)
+        behind = _columns(_places(text[::-1]), self._rows, _first_column(self._rows), tail[::-1])
+        self._behind = self._distances(behind, len(tail))[::-1]  # of text[row:] and the tail
+
+    def distance(self, written: str) -> int:
+        column = _columns(self._places, self._rows, self._column, written)
+        return int((self._distances(column, self._before + len(written)) + self._behind).min())
+
+    def _distances(self, column: _Column, length: int) -> np.ndarray:
+        """Of the first rows of the text, none to all, from a string of a length: int64 [rows + 1]."""
+        import numpy as np  # here alone: a text is read without it
+
+        octets = [np.frombuffer(bits.to_bytes(self._rows // 8 + 1, "little"), np.uint8) for bits in column]
+        rises, falls = (np.unpackbits(each, count=self._rows, bitorder="little").astype(np.int64) for each in octets)
+        return length + np.concatenate(([0], np.cumsum(rises - falls)))
 
 
 def damerau_levenshtein(a: str, b: str) -> int:
@@ -206,6 +247,8 @@ class Text:
     """
 
     __slots__ = (
+        "_around",
+        "_asked",
         "_candidates",
         "_facts",
         "_lexicon",
@@ -248,6 +291,8 @@ class Text:
         self._candidates: dict[int, tuple[str, ...]] = {}
         self._facts: dict[Edit, tuple[int, str | None]] = {}  # of well-formed edits: see _fact
         self._tags: list[str | None] | None = None
+        self._asked: Script = ()  # whose whole text was compared last
+        self._around: tuple[Script, _Around] | None = None  # and what stands around one word of it
 
     # What may stand in a word's place.
 
@@ -383,7 +428,7 @@ class Text:
         limit = self.threat.max_text_distance
         # The sum over the words bounds the distance of the texts from above, so texts are compared near the limit only.
         if limit is not None and distance > limit:
-            between = levenshtein(self.text, self.apply(script))
+            between = self._between(script)
             if between > limit:
                 return f"text distance {between}, at most {limit}"
         return None
@@ -391,6 +436,22 @@ class Text:
     def allows(self, script: Script) -> bool:
         """Whether the threat holds a script."""
         return self.violation(script) is None
+
+    def _between(self, script: Script) -> int:
+        """Levenshtein distance of the text from itself under a script.
+
+        Of scripts asked one after the other that differ in the word at one place, all but that word is compared once.
+        """
+        before, self._asked = self._asked, script
+        places = {edit.index for edit in before}
+        new = [edit for edit in script if edit.index not in places] or [edit for edit in script if edit not in before]
+        if len(new) != 1 or new[0].op != "replace":
+            return levenshtein(self.text, self.apply(script))
+        frame = tuple([Edit("unknown", edit.index) if edit is new[0] else edit for edit in script])
+        if self._around is None or self._around[0] != frame:
+            head, tail = self.segments(0, len(self.text), frame)
+            self._around = frame, _Around(self.text, head, tail)
+        return self._around[1].distance(new[0].word)
 
     def _fact(self, edit: Edit) -> tuple[int, str | None]:
         """How far an edit moves the text at most, and why no threat of this kind holds it, or None.
