@@ -20,7 +20,7 @@ from grit.bench.personalize.costs import Shape
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.targets._cores import CORES
-from grit.bench.types import CouldNotMeasure, Example
+from grit.bench.types import CouldNotMeasure, Example, UsageError
 from grit.models.fastgrnn import FastGRNN
 from grit.models.student import Student
 
@@ -254,3 +254,52 @@ def test_the_source_needs_no_library_and_names_its_sizes() -> None:
     assert "#define CLASSES 3u" in source and "#define FEATURES 7u" in source and "malloc" not in source
     assert source.count("#include") == 1 and "math.h" not in source
     assert set(costs.TARGETS) <= set(CORES)
+
+
+# --- what a device remembers -----------------------------------------------------------------------------
+
+
+def test_a_remembered_text_is_its_state_its_logits_and_its_label() -> None:
+    texts = texts_of(Student, Student.Config(minimum_count=1), classes=3, n=6)
+    shape = costs.shape_of(texts, 4)
+    assert shape == Shape(classes=3, features=5, batch=4)
+    kept = costs.remembered(texts, shape)
+    assert np.array_equal(kept["state"], texts.frozen.state.numpy())
+    assert np.array_equal(kept["logit"], texts.frozen.logits.numpy())
+    assert kept["label"].tolist() == texts.labels.tolist()
+    assert kept.tobytes() == kept[:3].tobytes() + kept[3:].tobytes(), "texts lie one behind the other, without gaps"
+
+
+def test_a_fresh_head_adds_nothing() -> None:
+    shape = Shape(3, 5, 2)
+    head = costs.fresh(shape, 0.25)
+    assert float(head["rate"][0]) == 0.25 and not head["weight"].any() and not head["bias"].any()
+    assert costs.difference(head, head) == 0.0
+    other = head.copy()
+    other["weight"][0, 0, 0] = 8.0
+    assert costs.difference(head, other) == 8.0, "of small weights the difference itself"
+    assert costs.difference(other, head) == 1.0, "of large ones its share of the largest"
+
+
+def test_a_head_that_is_no_number_is_never_within_the_tolerance() -> None:
+    head = costs.fresh(Shape(2, 1, 1), 0.1)
+    broken = head.copy()
+    broken["weight"][:] = np.nan
+    assert not costs.difference(head, broken) <= costs.TOLERANCE
+    assert not costs.difference(broken, head) <= costs.TOLERANCE
+
+
+@pytest.mark.parametrize("core", costs.TARGETS)
+def test_cores_are_known_by_name(core: str) -> None:
+    costs.known(core)
+    with pytest.raises(UsageError, match=core):
+        costs.known(core[:-1])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_slopes_of_a_text_add_up_to_nought_so_biases_keep_their_sum(classes: int) -> None:
+    shape = Shape(classes, 4, 5)
+    head = costs.fresh(shape, 0.5)
+    for seed in range(4):
+        head = costs.stepped(head, drawn(shape, 5, seed))
+    assert abs(float(head["bias"].sum())) < 1e-5 and np.abs(head["weight"][0].sum(0)).max() < 1e-5

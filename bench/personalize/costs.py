@@ -126,12 +126,12 @@ def here(shape: Shape, head: np.ndarray, steps: list[np.ndarray]) -> np.ndarray:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference of two heads, relative to the largest weight or to 1."""
-    worst = 0.0
+    """The largest difference of two heads, relative to the largest weight or to 1; NaN where a number is none."""
+    found = []
     for name in ("weight", "bias"):
         size = max(1.0, float(np.abs(one[name]).max()))
-        worst = max(worst, float(np.abs(one[name].astype(np.float64) - other[name]).max()) / size)
-    return worst
+        found.append(float(np.abs(one[name].astype(np.float64) - other[name]).max()) / size)
+    return float(np.max(found))  # unlike Python's, it lets no NaN go under
 
 
 def cost(
