@@ -312,9 +312,8 @@ class Folder:
 
     @property
     def rows(self) -> list[str]:
-        """The rows whose training has ended."""
-        model = self.path / "model"
-        return sorted(entry.name for entry in model.iterdir() if (entry / CONFIG).is_file()) if model.is_dir() else []
+        """The rows that are trained and exported, or came so."""
+        return sorted(file.parent.name for file in (self.path / "model").glob(f"*/{ARTEFACT}"))
 
     def open(self, experiment: Experiment, dataset: Dataset) -> None:
         """Make the folder, or check that it holds this very experiment."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grit.bench import experiment, records, submission
+from grit.bench.export import packing
 from grit.bench.records import Record, Row
 from grit.bench.types import Artefact, CouldNotMeasure, UsageError
 
@@ -156,6 +157,7 @@ class Given:
     scheme: records.SchemePart = _GIVEN
     training: records.TrainingPart | None = None
     flags: tuple[records.FlagPart, ...] = ()  # known of the model, whatever attacks it
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of model/ROW/ in a run folder; a function has none
 
 
 def is_function(operand: str) -> bool:
@@ -240,28 +242,35 @@ def _bundled_model(bundle: Bundle) -> Iterator[Given]:
             record.scheme,
             record.training,
             tuple(flag for flag in record.flags if flag.name in ("overlap", "runs")),
+            _kept(bundle.model),
         )
 
 
 def _exported(path: Path) -> Given:
-    from grit.bench.export import build
-    from grit.bench.export.onnx import OnnxArtefact
+    from grit.bench.export import build, onnx
     from grit.bench.victim import Victim
 
-    artefact: Artefact = build.load(path / _PROGRAM if (path / _PROGRAM).is_file() else path)
+    place = path / _PROGRAM if (path / _PROGRAM).is_file() else path
+    artefact: Artefact = build.load(place)
     sizes = dict(artefact.sizes_bytes)
     return Given(
         Victim(build.quickest(artefact)),
         records.ModelPart(name=(name := row_name(str(path))), config={}, repr=name, origin="exported"),
         records.ArtefactPart(
-            format="onnx" if isinstance(artefact, OnnxArtefact) else "gritbench.program",
+            format="onnx" if isinstance(artefact, onnx.OnnxArtefact) else "gritbench.program",
             precision="int8" if artefact.exact else "unknown",
             digest=artefact.digest,
             sizes_bytes=sizes,
             total_bytes=sum(sizes.values()),
             logit_tolerance=0.0 if artefact.exact else 1e-4,
         ),
+        files=_kept(onnx.read(place)) if place.is_dir() else {experiment.ARTEFACT: records.read(place)},
     )
+
+
+def _kept(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """The files of a model as a run folder keeps them: those of a graph are one container there."""
+    return files if experiment.ARTEFACT in files else {experiment.ARTEFACT: packing.bundle(files)}
 
 
 def _function(operand: str, classes: int) -> Given:

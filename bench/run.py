@@ -28,7 +28,7 @@ from grit.bench import datasets, experiment, lexicons, machine, operands, record
 from grit.bench.executor import run_all
 from grit.bench.experiment import Experiment, Folder, RowPlan
 from grit.bench.progress import Report, display
-from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput, Outcome, UsageError
+from grit.bench.types import Artefact, Attack, Dataset, Example, MalformedInput, Model, Outcome, UsageError
 
 if TYPE_CHECKING:
     from grit.bench.diffs import Break
@@ -405,14 +405,28 @@ def _measure_row(wanted: Experiment, row: str, folder: Folder, dataset: Dataset,
     path = home / COST
     if path.is_file():
         return
-    from grit.bench import checkpoint, measure
+    from grit.bench import measure
 
     cells = []
     for number, target in enumerate(wanted.targets):
         report(row, f"measuring on {target}", number, len(wanted.targets))
-        cells += measure.cells(home / ARTEFACT, target, _texts(dataset), checkpoint.load_model(home))
+        cells += measure.cells(home / ARTEFACT, target, _texts(dataset), _model(home))
     report(row, "measuring", len(wanted.targets), len(wanted.targets))
     _write_json(path, [records.plain(cell) for cell in cells])
+
+
+def _model(home: Path) -> Model | None:
+    """The float model beside deployed bytes, where it came along."""
+    from grit.bench import checkpoint
+
+    return checkpoint.load_model(home) if (home / experiment.CONFIG).is_file() else None
+
+
+def _trained_model(home: Path) -> Model:
+    model = _model(home)
+    if model is None:
+        raise UsageError(f"{home.name} came without its weights, as deployed bytes alone: give the run that made them")
+    return model
 
 
 def _texts(dataset: Dataset) -> list[str]:
@@ -635,6 +649,8 @@ def attack(
         if name in changes:
             raise UsageError(f"{operand} is trained already: --{name.rstrip('s').replace('_', '-')} cannot change it")
     trained = experiment.from_config(source.path)
+    if experiment.is_callable(trained):
+        raise UsageError(f"{operand} holds attacks on {trained.models[0]}, which came without its run: attack that")
     wanted = dataclasses.replace(trained, **changes)
     plans = {plan.name: plan for plan in experiment.rows(trained)}
     chosen = [plans[each.row] for each in rows if each.row in plans]
@@ -663,23 +679,27 @@ def _copy_row(source: Path, target: Path) -> None:
 def _attack_given(
     operand: str, changes: Mapping[str, Any], output: Path | None, jobs: int | None, quiet: bool
 ) -> Finished:
-    """A model without its run: a bundle, an exported artefact, or a function. What it costs is not measured."""
-    for name in ("models", "schemes", "n_train", "settings", "targets"):
+    """A model without its run: a bundle, an exported artefact, or a function, which costs what nobody can count."""
+    function = operands.is_function(operand)
+    for name in ("models", "schemes", "n_train", "settings", *(["targets"] if function else [])):
         if name in changes:
             raise UsageError(f"{operand} comes as it is: --{name.rstrip('s').replace('_', '-')} says nothing about it")
-    said = {**operands.data_of(operand), **changes}
-    wanted = Experiment(**{**said, "models": (operand,), "schemes": (), "targets": ()})
+    said = {**operands.data_of(operand), **({"targets": ()} if function else {}), **changes}
+    wanted = Experiment(**{**said, "models": (operand,), "schemes": ()})
     attacks, row = experiment.attacks(wanted), operands.row_name(operand)
+    _check_targets(wanted.targets)
     with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         place, labels = folder.evidence(row), len(dataset.labels)
         named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
         # A function is asked in this process: it may hold what no other can.
-        processes = 1 if operands.is_function(operand) else _processes(jobs)
+        processes = 1 if function else _processes(jobs)
         attacked = [functools.partial(_attack_given_block, wanted, row, named, folder, block) for block in blocks]
         if not (place / TIMES).is_file():
             run_all(attacked, processes, shown.report)
         _join_blocks(place, len(blocks))
         with operands.given(operand, labels) as given:
+            for name, content in given.files.items():
+                records.write(folder.model(row) / name, content)
             if not (place / CHECKS).is_file():
                 examples = [example for block in blocks for example in block.examples]
                 _check_victim(given.victim, row, (row,), wanted, named, folder, examples, shown.report)
@@ -688,11 +708,14 @@ def _attack_given(
             evaluated = [by_id[line.id] for line in evidence.clean]
             data = _data_part(wanted, dataset, evaluated)
             # Nobody knows what another question to a function costs; bytes are asked again.
-            logits = None if operands.is_function(operand) else given.victim.logits([each.text for each in evaluated])
+            logits = None if function else given.victim.logits([each.text for each in evaluated])
             clean = records.clean_part(evidence.clean, labels, logits)
             parts = _attack_parts(attacks, evidence)
             raised = records.flags(data, clean, parts, embedded=wanted.dataset == datasets.EMBEDDED, checks=checks)
             suite, suite_digest = experiment.suite(attacks)
+            if not function:
+                _measure_row(wanted, row, folder, dataset, shown.report)
+            lasting, measured = records.place_costs([] if function else _cells(folder.model(row)))
             record = records.Record(
                 suite=suite,
                 suite_sha256=suite_digest or None,
@@ -706,7 +729,8 @@ def _attack_given(
                 worst=records.worst_case(evidence),
                 checks=checks,
                 flags=tuple(sorted((*raised, *given.flags), key=lambda flag: list(records.FLAGS).index(flag.name))),
-                run=_run_part(_read_json(place / TIMES), ()),
+                cost=lasting,
+                run=_run_part(_read_json(place / TIMES), measured),
             )
         records.append(folder.path / records.RECORDS, record)
         write_board(folder)
@@ -724,7 +748,6 @@ def _attack_given_block(
 
 def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dict[str, list[records.CostPart]]:
     """row -> cells: what each saved row costs on each target, measured anew."""
-    from grit.bench import checkpoint
     from grit.bench import measure as cost
 
     found: dict[str, list[records.CostPart]] = {}
@@ -735,7 +758,7 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
             for number, target in enumerate(targets):
                 shown.report(each.row, f"measuring on {target}", number, len(targets))
                 home = each.folder.model(each.row)
-                cells = cost.cells(home / ARTEFACT, target, _texts(dataset), checkpoint.load_model(home))
+                cells = cost.cells(home / ARTEFACT, target, _texts(dataset), _model(home))
                 found.setdefault(each.row, []).extend(cells)
             shown.report(each.row, "measuring", len(targets), len(targets))
     return found
@@ -743,20 +766,18 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
 
 def precision(operand: str) -> dict[str, Precision]:
     """row -> int8 beside fp32 on the whole test split."""
-    from grit.bench import checkpoint
     from grit.bench import measure as cost
 
     found = {}
     for each in saved(operand):
         dataset = experiment.load_data(experiment.from_config(each.folder.path))
         home = each.folder.model(each.row)
-        found[each.row] = cost.precision(home / ARTEFACT, checkpoint.load_model(home), dataset.test)
+        found[each.row] = cost.precision(home / ARTEFACT, _trained_model(home), dataset.test)
     return found
 
 
 def export(operand: str, format_: str, precision: str, output: Path) -> dict[str, int]:
     """One saved row as files that ship: part -> bytes."""
-    from grit.bench import checkpoint
     from grit.bench.export import build
 
     rows = saved(operand)
@@ -764,8 +785,9 @@ def export(operand: str, format_: str, precision: str, output: Path) -> dict[str
         names = ", ".join(each.row for each in rows)
         raise UsageError(f"{operand} holds {len(rows)} rows ({names}): name one, as {operand}/model/{rows[0].row}")
     home = rows[0].folder.model(rows[0].row)
-    licence = _read_json(home / HISTORY)["licence"]
-    return build.export(checkpoint.load_model(home), home / ARTEFACT, format_, precision, output, licence=licence)
+    model = _trained_model(home)
+    licence = _read_json(home / HISTORY)["licence"] if (home / HISTORY).is_file() else "unknown"
+    return build.export(model, home / ARTEFACT, format_, precision, output, licence=licence)
 
 
 def breaks(finished: Finished, count: int) -> tuple[tuple[str, ...], list[Break]]:

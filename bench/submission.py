@@ -372,7 +372,13 @@ def pack(
 def _model_files(home: Path, record: Record) -> dict[str, bytes]:
     """What goes into model/: deployed bytes and weights, or of a traced graph its own files."""
     if record.artefact.format == "gritbench.program":
-        return {name: records.read(home / name) for name in (Path(each).name for each in (ARTEFACT, *WEIGHTS))}
+        names = [Path(each).name for each in (ARTEFACT, *WEIGHTS)]
+        if not all((home / name).is_file() for name in names):
+            raise UsageError(
+                f"{home.name} came without its weights, and a program is made again from them when it is verified: "
+                "pack the run that trained it, or attack its ONNX folder and pack that"
+            )
+        return {name: records.read(home / name) for name in names}
     from grit.bench.export import onnx, packing
 
     files = packing.unbundle(records.read(home / Path(ARTEFACT).name))
@@ -384,14 +390,22 @@ def _record_of(run: Folder, row: str, artefact: bytes, evidence: Evidence) -> Re
     """The record that names these very bytes and this very evidence."""
     answers = records.digest(records.encode_clean(evidence.clean))
     attacks = {name: records.digest(records.encode_outcomes(found)) for name, found in evidence.attacks.items()}
+    deployed = _digest(artefact)
     for record in records.read_records(run.path / records.RECORDS):
         if (
-            record.artefact.digest == records.digest(artefact)
+            record.artefact.digest == deployed
             and record.clean.evidence_sha256 == answers
             and {attack.name: attack.evidence_sha256 for attack in record.attacks} == attacks
         ):
             return record
     raise UsageError(f"{run.path} holds no record of {row} as it lies there; repeat the 'grit run' that made it")
+
+
+def _digest(artefact: bytes) -> str:
+    """The digest of deployed bytes; of a graph, that of its files."""
+    from grit.bench.export import onnx, packing
+
+    return onnx.digest(packing.unbundle(artefact)) if packing.is_bundle(artefact) else records.digest(artefact)
 
 
 def folder_name(row: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grit.bench import adequacy, bridge, cli, operands, records, run
+from grit.bench import adequacy, bridge, cli, operands, records, run, submission, verify
 from grit.bench.experiment import ARTEFACT, Experiment
 from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
 
@@ -54,7 +54,8 @@ def checked() -> None:
 
 
 def attacked(operand: Path | str, out: Path, **changes: Any) -> records.Row:
-    (row,) = run.attack(str(operand), {"attacks": ATTACKS, "n": 12, **changes}, out, jobs=1, quiet=True).rows
+    asked = {"attacks": ATTACKS, "n": 12, "targets": (), **changes}
+    (row,) = run.attack(str(operand), asked, out, jobs=1, quiet=True).rows
     return row
 
 
@@ -180,9 +181,50 @@ def test_files_that_hold_no_model_are_malformed(made: Path, tmp_path: Path) -> N
 
 
 def test_words_that_say_nothing_about_a_given_model_are_refused(made: Path, tmp_path: Path) -> None:
-    for name, value in (("schemes", ("natural",)), ("targets", ("local",)), ("settings", (("epochs", "3"),))):
+    for name, value in (("schemes", ("natural",)), ("n_train", 9), ("settings", (("epochs", "3"),))):
         with pytest.raises(UsageError, match="comes as it is: --"):
             attacked(made / "program", tmp_path / "out", **{name: value})
+
+
+@pytest.mark.parametrize("form", ["graph", "bundle"])
+def test_a_model_without_its_run_becomes_a_bundle_that_replays(form: str, made: Path, tmp_path: Path) -> None:
+    row = attacked(FORMS[form](made), tmp_path / "out")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["pack", str(tmp_path / "out"), "-o", str(tmp_path / "packed")])
+    (place,) = (tmp_path / "packed").iterdir()
+    bundle = submission.read_bundle(place)
+    assert bundle.submission.record.artefact == row.record.artefact
+    assert ("model/model.safetensors" in bundle.files) == (form == "bundle")
+    report = verify.verify(bundle, verify.Setting(respond=verify.unguarded))
+    assert report.code == 0, report.findings
+
+
+def test_a_program_without_its_weights_is_not_submitted(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attacked(made / "program", tmp_path / "out")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["pack", str(tmp_path / "out"), "-o", str(tmp_path / "packed")])
+    assert "came without its weights" in capsys.readouterr().err
+
+
+def test_a_strangers_graph_is_measured_by_onnxruntime_alone(made: Path, tmp_path: Path) -> None:
+    row = attacked(made / "onnx", tmp_path / "out", targets=("local",))
+    cells = {cell.engine: cell for cell in (*row.record.cost, *row.record.run.cost)}
+    assert cells["ort"].kind == "measured" and cells["ort"].values["p50_us"] > 0
+    assert not cells["c"].values and "our own programs only" in cells["c"].reason
+    again = run.measure(str(tmp_path / "out"), ("local",), quiet=True)
+    assert [cell.engine for cell in again["onnx"] if cell.values] == ["ort"]
+
+
+def test_a_run_of_attacks_on_a_model_from_elsewhere_names_that_model(made: Path, tmp_path: Path) -> None:
+    attacked(made / "onnx", tmp_path / "out")
+    with pytest.raises(UsageError, match="came without its run: attack that"):
+        attacked(tmp_path / "out", tmp_path / "again")
+    with pytest.raises(UsageError, match="came without its weights"):
+        run.export(str(tmp_path / "out"), "c", "int8", tmp_path / "c")
+    with pytest.raises(UsageError, match="came without its weights"):
+        run.precision(str(tmp_path / "out"))
 
 
 def test_data_of_other_labels_is_refused_with_the_way_out(made: Path, tmp_path: Path) -> None:

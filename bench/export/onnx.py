@@ -233,7 +233,7 @@ class OnnxArtefact:
         self.max_tokens: int = about["max_tokens"]
         self.exact: bool = about["exact"]
         self.sizes_bytes: Mapping[str, int] = _sizes_bytes(contents)
-        self.digest = _digest(contents)
+        self.digest = digest(contents)
         self._words = _reader(about, contents.get("vocabulary.txt"), model)
         self.separable = self._words.separable
         self.order = self._words.order
@@ -317,7 +317,7 @@ def describe(contents: Mapping[str, bytes]) -> Described:
     _reader(about, contents.get("vocabulary.txt"), None)
     _check(graph, about["input"])
     used = {node.op_type for each in _graphs(ModelProto.FromString(graph).graph) for node in each.node}
-    return Described(_digest(contents), _sizes_bytes(contents), about["exact"], frozenset(used))
+    return Described(digest(contents), _sizes_bytes(contents), about["exact"], frozenset(used))
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -454,7 +454,7 @@ def _sizes_bytes(contents: Mapping[str, bytes]) -> dict[str, int]:
     return {name.partition(".")[0]: len(data) for name, data in sorted(contents.items())}
 
 
-def _digest(contents: Mapping[str, bytes]) -> str:
+def digest(contents: Mapping[str, bytes]) -> str:
     """sha256 over the sha256sum lines of the files."""
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
