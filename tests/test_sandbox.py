@@ -907,3 +907,12 @@ def test_a_caller_that_is_interrupted(fixed: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         sandbox.logits(fixed, TEXTS, mode="rlimits")
     assert not processes(f'"parent": {os.getpid()}')
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_onnxruntime_starts_no_thread_to_report_from() -> None:
+    """One that uploads what was run begins with the library's import, and needs more of them later."""
+    program = "import grit.bench, onnxruntime, os; print(len(os.listdir('/proc/self/task')))"
+    alone = {**os.environ, **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}}
+    done = subprocess.run([sys.executable, "-c", program], env=alone, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
