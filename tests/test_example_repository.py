@@ -17,6 +17,8 @@ import yaml
 
 import grit
 
+pytestmark = pytest.mark.xdist_group("example repository")  # installed once: it takes most of the time
+
 EXAMPLE = Path(__file__).parent / "example_repository"
 WORKFLOW = yaml.safe_load((EXAMPLE / ".github" / "workflows" / "robustness.yml").read_text(encoding="utf-8"))
 STEPS: dict[str, str] = {step["name"]: step["run"] for step in WORKFLOW["jobs"]["gate"]["steps"] if "run" in step}

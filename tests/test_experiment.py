@@ -364,13 +364,13 @@ def test_an_attack_of_a_suite_is_not_asked_for_again() -> None:
 # --- the folder ---------------------------------------------------------------------------------------------
 
 
-def test_rows_of_a_folder_are_those_whose_training_ended(tmp_path: Path) -> None:
+def test_rows_of_a_folder_are_those_that_were_exported(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert folder.rows == []
     for name in ("b.natural.s0", "a.natural.s0", "c.natural.s0"):
         folder.model(name).mkdir(parents=True)
         if not name.startswith("c"):
-            (folder.model(name) / experiment.CONFIG).write_text("{}")
+            (folder.model(name) / experiment.ARTEFACT).write_bytes(b"")
     (tmp_path / "model" / "stray").write_text("a file")
     assert folder.rows == ["a.natural.s0", "b.natural.s0"]
 
