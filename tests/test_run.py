@@ -16,6 +16,8 @@ from grit.bench import records, run
 from grit.bench.experiment import Experiment
 from grit.bench.types import MalformedInput, UsageError
 
+pytestmark = pytest.mark.xdist_group("one run")  # which most tests here look at, and takes half a minute
+
 SMALL = Experiment(
     models=("tfidf", "student"),
     schemes=("natural", "proposed"),

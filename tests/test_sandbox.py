@@ -426,6 +426,7 @@ def test_environment(mode: str, hostile: Callable[..., np.ndarray], monkeypatch:
     assert promised("find its parent's environment in its own", mode)
     monkeypatch.setenv("GRIT_SECRET", "a token")
     ours = ["LC_ALL", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PWD"]
+    ours += ["ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"]  # which the engine sets for itself
     assert not tried(lambda: hostile("escaped = bool(os.environ.keys() - set(ours))", mode, ours=ours))[0]
 
 
