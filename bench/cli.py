@@ -496,6 +496,8 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
     from grit.bench.site import verdicts, write_page
 
     if format_ == "readme":
+        if output is not None or as_json:
+            raise UsageError("--format readme prints Markdown: redirect it, without -o and --json")
         _readme(folders)
         return
     chosen = list(folders) or [Path("runs")]

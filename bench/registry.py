@@ -208,7 +208,7 @@ def override(value: Value, changes: Mapping[str, str], *, owner: str) -> Value:
         if name not in fields:
             raise unknown(f"field of {owner}", name, fields, f"it has {', '.join(sorted(fields))}")
         parsed[name] = _parse(name, text, getattr(value, name), hints[name])
-    return dataclasses.replace(value, **parsed)  # type: ignore[type-var]
+    return dataclasses.replace(value, **parsed)  # type: ignore[type-var]  # a dataclass by contract
 
 
 def _parse(name: str, text: str, old: Any, hint: Any) -> Any:

@@ -441,6 +441,10 @@ def test_the_readme_is_of_one_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
         with pytest.raises(SystemExit, match="2"):
             cli.main(["board", *given_folders, "--format", "readme"])
         assert "one folder of bundles" in capsys.readouterr().err
+    for elsewhere in (["-o", str(tmp_path / "site")], ["--json"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["board", str(tmp_path), "--format", "readme", *elsewhere])
+        assert "redirect it" in capsys.readouterr().err
 
 
 def test_put_together_again_is_the_same_bundle() -> None:

@@ -10,9 +10,6 @@ The int8 program of the engine does not hand out its state yet, so the pass that
 from __future__ import annotations
 
 import ctypes
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,7 +29,6 @@ from grit.bench.types import Artefact, CouldNotMeasure
 
 TOLERANCE = 1e-6  # of a weight, relative to the largest or to 1
 TARGETS = ("cortex-m4", "cortex-a53")
-LIMIT_S = 300.0
 _READ = 8  # texts read and counted
 
 
@@ -221,15 +217,4 @@ def _emulated(elf: Path, core: str, head: np.ndarray, steps: list[np.ndarray]) -
         "head": head.tobytes().hex(),
         "batches": [[len(batch), np.ascontiguousarray(batch).tobytes().hex()] for batch in steps],
     }
-    command = [sys.executable, "-m", "grit.bench.personalize._emulated"]
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(job), capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise CouldNotMeasure(f"the emulation did not end within {LIMIT_S:g} s: ask for fewer examples") from None
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise CouldNotMeasure(f"the head trainer did not run on the emulated {core}: {said[:200]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return emu.emulated("grit.bench.personalize._emulated", job, core)

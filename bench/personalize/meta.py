@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def meta_trained(model: Model, tasks: Sequence[User], meta: Meta, seed: int) -> 
         raise CouldNotMeasure(f"{len(able)} training users have texts to practise on: start plain, with --start plain")
     texts = [(base.texts(user.pool), base.texts(user.held_out)) for user in able]
     parts = weights_by_part(base.copied())
-    whole = {name: weight.detach().clone() for name, weight in base.copied().named_parameters()}  # type: ignore[attr-defined]
+    copied: Any = base.copied()  # a torch module by contract
+    whole = {name: weight.detach().clone() for name, weight in copied.named_parameters()}
     head = [name for name, part in parts.items() if part == "head"]
     rng = random.Random(f"meta {seed}")
     for _ in range(meta.rounds):

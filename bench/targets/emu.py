@@ -147,7 +147,15 @@ def run(
         "counted": len(texts) if counted_texts is None else counted_texts,
         "traced": list(traced),
     }
-    command = [sys.executable, "-m", "grit.bench.targets._unicorn"]
+    return emulated("grit.bench.targets._unicorn", job, core.name)
+
+
+def emulated(module: str, job: Mapping[str, Any], core: str) -> dict[str, Any]:
+    """What ``python -m module`` answers to a job: the emulator has a process of its own, where it may crash or hang.
+
+    Raises CouldNotMeasure where it does.
+    """
+    command = [sys.executable, "-m", module]
     try:
         done = subprocess.run(
             command, input=json.dumps(job), capture_output=True, text=True, timeout=LIMIT_S, check=False
@@ -156,6 +164,6 @@ def run(
         raise CouldNotMeasure(f"the emulation did not end within {LIMIT_S:g} s: pass fewer texts") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise CouldNotMeasure(f"the program did not run on the emulated {core.name}: {said[:200]}")
+        raise CouldNotMeasure(f"the program did not run on the emulated {core}: {said[:200]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
