@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _beside = ROOT.parent / "shared" / "data"
 if "GRIT_DATA" not in os.environ:
     os.environ["GRIT_DATA"] = str(_beside) if _beside.is_dir() else ""
+os.environ["HF_HUB_OFFLINE"] = "1"  # where there is no network, the hub's library tries for half a minute
 
 # The default run gives the same verdict every time; `--hypothesis-profile=long` goes looking for new examples.
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=60)

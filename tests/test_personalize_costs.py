@@ -234,7 +234,7 @@ def test_without_its_tools_a_cost_says_what_to_install(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("arm")
 def test_a_job_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = texts_of(Student, Student.Config(minimum_count=1), n=4)
-    monkeypatch.setattr(costs, "json", _Crooked())
+    monkeypatch.setattr(costs.emu, "json", _Crooked())
     with pytest.raises(CouldNotMeasure, match="did not run on the emulated cortex-m4"):
         costs.cost("cortex-m4", texts, 0.1, LEARNED)
 
