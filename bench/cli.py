@@ -114,14 +114,18 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 def _settings(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[tuple[str, str], ...] | None:
     pairs = []
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{value!r}: expected field=value, as in epochs=3")
         pairs.append((key, text))
-    return tuple(pairs)
+    return tuple(pairs) or None
+
+
+def _words_or_none(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return () if value == "none" else _words(context, parameter, value)
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -216,7 +220,7 @@ def _experiment(command: Any) -> Any:
         click.option("--model", "models", callback=_words, help="Models, with commas; student[hidden=10] sets fields."),
         click.option("--scheme", "schemes", callback=_words, help="Training schemes, with commas."),
         click.option("--attack", "attacks", callback=_words, help="Attacks key[.tier][+lexicon], with commas."),
-        click.option("--target", "targets", callback=_words, help="Where cost is measured, with commas."),
+        click.option("--target", "targets", callback=_words_or_none, help="Where cost is measured, or none."),
         click.option("--n", type=click.IntRange(min=1), help="Test examples to attack, by stratified hash rank."),
         click.option("--n-train", type=click.IntRange(min=1), help="Training examples. [default: all]"),
         click.option("--seed", type=click.IntRange(min=0), help="Seed of training and attacks. [default: 0]"),
@@ -232,7 +236,7 @@ _from_file = click.argument("file", required=False, type=click.Path(path_type=Pa
 
 
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None and value != ()}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _wanted(file: Path | None, options: dict[str, Any]) -> Experiment:
@@ -567,7 +571,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.option("--attack", "attacks", callback=_words, help="Attacks on the copies, with commas.")
 @click.option("--robust-users", type=click.IntRange(min=0), help="Test users a fold whose copies are attacked.")
 @click.option("--most-users", type=click.IntRange(min=2), help="Validation users, and test users, at most.")
-@click.option("--core", "cores", callback=_words, help="Emulated cores that learning is counted on, or none.")
+@click.option("--core", "cores", callback=_words_or_none, help="Emulated cores that learning is counted on, or none.")
 @click.option("--n-train", type=click.IntRange(min=1), help="Training examples of the global model. [default: all]")
 @click.option("--set", "settings", multiple=True, callback=_settings, help="Replace a field: --set epochs=3.")
 @_output
@@ -583,10 +587,7 @@ def personalize(output: Path | None, quiet: bool, as_json: bool, debug: bool, **
     from grit.bench.personalize import board, study
     from grit.bench.progress import display
 
-    chosen = _chosen(options)
-    if chosen.get("cores") == ("none",):
-        chosen["cores"] = ()
-    asked = study.Study(**chosen)
+    asked = study.Study(**_chosen(options))
     folder = output or study.default_folder(asked)
     with display(sys.stderr, quiet=quiet) as shown:
         documents = study.run(asked, folder, shown.report)

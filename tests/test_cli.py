@@ -26,6 +26,8 @@ QUICK = (
     "60",
     "--set",
     "epochs=1",
+    "--target",
+    "none",
 )
 
 
