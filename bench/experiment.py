@@ -144,7 +144,7 @@ def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, s
     changes_config, changes_recipe, changes_scheme = dict(inline), {}, {}
     for name, value in experiment.settings:
         owner, dot, field = name.rpartition(".")
-        if dot and owner in objectives:
+        if (dot and owner in objectives) or (name == "teacher" and schemes.needs_teacher(scheme)):
             changes_scheme[name] = value
         elif dot and owner != key:
             continue
@@ -159,7 +159,7 @@ def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, s
     recipe = registry.override(recipe, changes_recipe, owner=f"the recipe of {key}")
     scheme = schemes.spelled_out(schemes.override(scheme, changes_scheme))
     changed = [
-        f"{field.name}={getattr(value, field.name)}"
+        f"{field.name}={str(getattr(value, field.name)).rpartition('/')[2]}"
         for value, default in ((config, cls.Config()), (recipe, cls.recipe))
         for field in dataclasses.fields(value)
         if getattr(value, field.name) != getattr(default, field.name)

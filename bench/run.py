@@ -473,7 +473,7 @@ def _record(
             repr=repr(plan.config),
             parameters=build.parameters(model),
         ),
-        scheme=records.SchemePart(name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(plan)),
+        scheme=records.SchemePart(name=plan.scheme.name, terms=_terms(plan), teacher=_teacher(wanted, plan)),
         training=records.TrainingPart(
             recipe=records.plain(plan.recipe),
             seed=plan.seed,
@@ -539,10 +539,10 @@ def _terms(plan: RowPlan) -> tuple[records.TermPart, ...]:
     )
 
 
-def _teacher(plan: RowPlan) -> str | None:
-    from grit.bench import schemes
-
-    return plan.scheme.teacher if schemes.needs_teacher(plan.scheme) else None
+def _teacher(wanted: Experiment, plan: RowPlan) -> str | None:
+    """The teacher with the fields that are not its defaults, as in ``transformer[source=...]``."""
+    taught = experiment.teacher_plan(wanted, [plan])
+    return taught.name.removesuffix(f".{taught.scheme.name}.s{taught.seed}") if taught else None
 
 
 def _artefact_part(artefact: Artefact) -> records.ArtefactPart:
