@@ -95,6 +95,7 @@ class Transformer(nn.Module):
 
     def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
         """Words: the embeddings; state: the logits."""
+        features = features[:, : self.max_tokens]  # padding may reach beyond the source's places
         batch, _, feat = features.shape
         before, after = (self._embedded(numbers).expand(batch, -1, -1) for numbers in (self._before, self._after))
         laid = torch.cat([before, features, torch.zeros_like(after)], 1)

@@ -26,7 +26,8 @@ def broken(findings: Sequence[Finding]) -> dict[str, str]:
 # --- the house's own ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(registry.names("models")))
+# A transformer is nothing without its source: tests/test_transformer.py makes one and holds it to the same contract.
+@pytest.mark.parametrize("name", sorted(registry.names("models").keys() - {"transformer"}))
 def test_our_models_keep_the_contract(name: str) -> None:
     assert broken(check.check("models", name)) == {}
 

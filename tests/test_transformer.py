@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from grit.bench import checkpoint, experiment, run
+from grit.bench import check, checkpoint, experiment, run
 from grit.bench.experiment import Experiment
 from grit.bench.types import CouldNotMeasure, UsageError
 
@@ -140,6 +141,21 @@ def test_saved_and_loaded_it_answers_alike(bert: Path, tmp_path: Path) -> None:
     again: Any = checkpoint.load_model(tmp_path)
     with torch.no_grad():
         assert torch.equal(model(*coded(model, TEXTS)), again.eval()(*coded(again, TEXTS)))
+
+
+def test_it_keeps_the_contract(bert: Path) -> None:
+    @dataclass(frozen=True)
+    class Config(Transformer.Config):
+        source: str = str(bert)
+        max_tokens: int = 60
+
+    class Local(Transformer):
+        pass
+
+    Config.__qualname__ = "Local.Config"
+    Local.Config = Config  # type: ignore[misc]  # the same fields, with a source
+    findings = check.check("models", Local)
+    assert {finding.name: finding.message for finding in findings if not finding.ok} == {}
 
 
 @pytest.mark.parametrize(
