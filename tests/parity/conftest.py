@@ -2,24 +2,30 @@
 
 Nothing here reaches for a network. What TextAttack would fetch from nltk is taken from where NLTK_DATA points or
 from the folder of real data; its stop words are ours, since the list that nltk fetches today is another one.
+
+GRIT_PARITY_KEPT names a file in which the line of every test that passed is kept. The same command with the same file
+goes on where the last one stopped; its lines are those of the code that ran, so a change asks for another file.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from grit.bench import lexicons
+from grit.bench import lexicons, machine
 from grit.bench.datasets import data_folders
 from grit.bench.types import CouldNotMeasure
 
 HERE = Path(__file__).parent
+KEPT = os.environ.get("GRIT_PARITY_KEPT", "")
 _lines: list[str] = []
 
 
@@ -85,14 +91,32 @@ def golden() -> Any:
     return _module("golden_cases", HERE.parent / "test_golden_textattack.py")
 
 
-@pytest.fixture(scope="session")
-def note() -> Any:
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
     """note(line): a line for the end of the run, where counts and times are read."""
-    return _lines.append
+    test, failed = request.node.nodeid, request.session.testsfailed
+    lines = _kept().get(test, [])
+    if lines:
+        _lines.extend(lines)
+        pytest.skip(f"its lines are kept in {KEPT}")
+    yield lines.append
+    _lines.extend(lines)
+    if KEPT and lines and request.session.testsfailed == failed:
+        with open(KEPT, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"test": test, "lines": lines}) + "\n")
+
+
+def _kept() -> dict[str, list[str]]:
+    if not KEPT or not Path(KEPT).exists():
+        return {}
+    each = [json.loads(line) for line in Path(KEPT).read_text(encoding="utf-8").splitlines()]
+    return {one["test"]: one["lines"] for one in each}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _lines:
         terminalreporter.section("parity with TextAttack")
+        here = machine.facts()
+        terminalreporter.write_line(f"{here['cpu']}, {here['cores']} cores, {here['os']}")
         for line in _lines:
             terminalreporter.write_line(line)

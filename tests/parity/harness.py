@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from grit.bench import datasets
+from grit.bench import datasets, live
 from grit.bench.evaluate import attack_all
 from grit.bench.export import build
 from grit.bench.sentence import Lexicon
@@ -53,6 +53,7 @@ class Side:
     results: tuple[Result, ...]
     seconds: float
     model_seconds: float  # of those, inside the victim: cutting a text into tokens, and computing on them
+    arithmetic_seconds: float  # of those, computing; 0 for a victim that :data:`ARITHMETIC` is not put around
 
     @property
     def queries(self) -> int:
@@ -104,36 +105,41 @@ class Recorded:
         return script
 
 
+class Clock:
+    """Adds up the time of the processor inside the calls that it is put around."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            started = time.process_time()
+            answer = call(*arguments, **named)
+            self.seconds += time.process_time() - started
+            return answer
+
+        return timed
+
+
+ARITHMETIC = Clock()
+"""What a model computes on rows of tokens, whichever side asks."""
+
+
 class Timed:
     """A victim that says how long it took to read texts and to answer, which is what a model wrapper does too."""
 
     def __init__(self, victim: Respondent) -> None:
         self._victim = victim
-        self.seconds = 0.0
+        self.clock = Clock()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._victim, name)
+        found = getattr(self._victim, name)
+        return self.clock.around(found) if name in ("answer", "gains", "logits") else found
 
     def open(self, sentence: Any) -> Any:
-        subject = self._clocked(self._victim.open, sentence)
-        reader = subject._reader
-        subject._reader = SimpleNamespace(read=lambda scripts: self._clocked(reader.read, scripts))
+        subject: Any = self.clock.around(self._victim.open)(sentence)
+        subject._reader = SimpleNamespace(read=self.clock.around(subject._reader.read))
         return subject
-
-    def answer(self, asked: Any) -> Any:
-        return self._clocked(self._victim.answer, asked)
-
-    def gains(self, asked: Any) -> Any:
-        return self._clocked(self._victim.gains, asked)
-
-    def logits(self, texts: Sequence[str]) -> Any:
-        return self._clocked(self._victim.logits, texts)
-
-    def _clocked(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        started = time.process_time()
-        answer = call(*arguments)
-        self.seconds += time.process_time() - started
-        return answer
 
 
 def compare(
@@ -148,11 +154,11 @@ def compare(
     """``attack`` of ours and a built ``recipe`` of theirs on the same examples; times are of the processor."""
     examples = tuple({example.text: example for example in examples}.values())
     recorded, timed = Recorded(attack), Timed(victim)
-    started = time.process_time()
+    started, computed = time.process_time(), ARITHMETIC.seconds
     outcomes = attack_all(timed, recorded, examples, seed=SEED, name="parity", lexicon=lexicon, vocabulary=vocabulary)
     seconds = time.process_time() - started
     found = [_ours(outcome, example, recorded) for outcome, example in zip(outcomes, examples, strict=True)]
-    ours = Side(tuple(found), seconds, timed.seconds)
+    ours = Side(tuple(found), seconds, timed.clock.seconds, ARITHMETIC.seconds - computed)
     theirs = _theirs(recipe, examples, recorded.states)
     unequal = [i for i, result in enumerate(theirs.results) if result != ours.results[i]]
     with _our_softmax():
@@ -174,7 +180,7 @@ def _theirs(recipe: Any, examples: Sequence[Example], states: Mapping[str, Any])
     names = {"Successful": "broken", "Failed": "survived", "Skipped": "skipped"}
     results = []
     with _clock(type(recipe.goal_function.model)) as clock:
-        started = time.process_time()
+        started, computed = time.process_time(), ARITHMETIC.seconds
         for example in examples:
             if example.text in states:
                 random.setstate(states[example.text])
@@ -185,7 +191,7 @@ def _theirs(recipe: Any, examples: Sequence[Example], states: Mapping[str, Any])
             queries = 0 if status == "skipped" else found.perturbed_result.num_queries
             results.append(Result(status, found.perturbed_result.attacked_text.text, queries))
         seconds = time.process_time() - started
-    return Side(tuple(results), seconds, clock[0])
+    return Side(tuple(results), seconds, clock.seconds, ARITHMETIC.seconds - computed)
 
 
 @contextlib.contextmanager
@@ -205,25 +211,14 @@ def _our_softmax() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock(wrapper: type) -> Iterator[list[float]]:
+def _clock(wrapper: type) -> Iterator[Clock]:
     """Adds up the time inside the calls and the gradients of a class of model wrappers."""
-    spent = [0.0]
+    clock = Clock()
     originals = {name: getattr(wrapper, name) for name in ("__call__", "get_grad")}
-
-    def clocked(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            started = time.process_time()
-            try:
-                return method(*arguments, **named)
-            finally:
-                spent[0] += time.process_time() - started
-
-        return call
-
     for name, method in originals.items():
-        setattr(wrapper, name, clocked(method))
+        setattr(wrapper, name, clock.around(method))
     try:
-        yield spent
+        yield clock
     finally:
         for name, method in originals.items():
             setattr(wrapper, name, method)
@@ -322,11 +317,21 @@ def in_torch(trained: Any) -> CallableVictim:
     return Rounded(logits, name="lstm", classes=model.classes)
 
 
-def deployed(trained: Any, texts: Sequence[str], path: Path, *, compiled: bool) -> Victim:
-    """The int8 artefact of a model, in integer arithmetic: in numpy, or compiled where a compiler is here."""
+def deployed(trained: Any, texts: Sequence[str], path: Path) -> Victim:
+    """The int8 artefact of a model, in integer arithmetic: compiled where a compiler is here, else in numpy."""
     path.write_bytes(build.deployed(trained, texts))
-    artefact = build.load(path)
-    return Victim(build.quickest(artefact) if compiled else artefact)
+    return clocked(build.quickest(build.load(path)))
+
+
+def as_it_stands(trained: Any) -> Victim:
+    """The torch model itself, in double precision."""
+    return clocked(live.LiveArtefact(trained))
+
+
+def clocked(artefact: Any) -> Victim:
+    """An artefact under attack whose computing :data:`ARITHMETIC` adds up."""
+    artefact.logits = ARITHMETIC.around(artefact.logits)
+    return Victim(artefact)
 
 
 class Rounded(CallableVictim):
@@ -347,7 +352,7 @@ def hashed(dataset: Dataset, folder: Path, n: int = 2000) -> Victim:
     small = _small(dataset, n)
     model = train(Hashed, config, recipe, small, get("natural"), seed=0).model
     texts = [example.text for example in small.train[:200]]
-    return deployed(model, texts, folder / f"{dataset.name}.artefact", compiled=True)
+    return deployed(model, texts, folder / f"{dataset.name}.artefact")
 
 
 def word_lstm(examples: Sequence[Example], classes: int, seed: int) -> Any:
