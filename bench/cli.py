@@ -241,11 +241,17 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
 
 def _wanted(file: Path | None, options: dict[str, Any]) -> Experiment:
     """The experiment of a file, if any, with what the options replace; settings of both, the options' last."""
+    from grit.bench.experiment import Experiment
+
+    return Experiment(**_fields(file, options, Experiment))
+
+
+def _fields(file: Path | None, options: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     from grit.bench import experiment
 
-    fields, chosen = experiment.read(file) if file else {}, _chosen(options)
+    fields, chosen = experiment.read(file, kind) if file else {}, _chosen(options)
     settings = {**dict(fields.get("settings", ())), **dict(chosen.get("settings", ()))}
-    return experiment.Experiment(**{**fields, **chosen, "settings": tuple(settings.items())})
+    return {**fields, **chosen, "settings": tuple(settings.items())}
 
 
 @grit.command("run")
@@ -561,6 +567,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @grit.command()
+@_from_file
 @click.option("--dataset", help="A set whose rows name users, or raters:NAME for made ones. [default: raters:pings]")
 @click.option("--model", "models", callback=_words, help="Models, with commas. [default: student]")
 @click.option("--scheme", help="How the global model is trained. [default: natural]")
@@ -578,16 +585,19 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @_quiet
 @_json
 @_debug
-def personalize(output: Path | None, quiet: bool, as_json: bool, debug: bool, **options: Any) -> None:
+def personalize(
+    file: Path | None, output: Path | None, quiet: bool, as_json: bool, debug: bool, **options: Any
+) -> None:
     """Personalize a global model for users it has never seen: what is gained over the floors, and what it costs.
 
     Every epoch and rate is chosen on validation users and reported on others. Writes personal.jsonl and personal.md.
+    FILE is TOML with the fields of a study (dataset, models, arms, starts, ks, seeds, ...); options replace them.
     """
     from grit.bench import records
     from grit.bench.personalize import board, study
     from grit.bench.progress import display
 
-    asked = study.Study(**_chosen(options))
+    asked = study.Study(**_fields(file, options, study.Study))
     folder = output or study.default_folder(asked)
     with display(sys.stderr, quiet=quiet) as shown:
         documents = study.run(asked, folder, shown.report)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -61,8 +61,10 @@ class RowPlan:
     seed: int
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The fields that an experiment file gives: TOML, with the names of :class:`Experiment` and a table ``settings``.
+def read(path: Path, kind: type[Any] = Experiment) -> dict[str, Any]:
+    """The fields that an experiment file gives: TOML, with the names of ``kind`` and a table ``settings``.
+
+    ``kind``: :class:`Experiment`, or the dataclass of another track. A table may give some fields of a dataclass in it.
 
     Raises MalformedInput (not TOML, a field of another type), UsageError (no such file, an unknown field).
     """
@@ -72,18 +74,25 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"no experiment file {path}: name a TOML file, as in 'grit run experiment.toml'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MalformedInput(f"{path} is not TOML: {' '.join(str(error).split())}") from error
-    known = [field.name for field in dataclasses.fields(Experiment)]
-    for name in found:
-        if name not in known:
-            raise registry.unknown(f"field in {path}", name, known, f"known are {', '.join(known)}")
+    _check_names(found, kind, f"field in {path}")
     table = found.pop("settings", {})
     if not isinstance(table, dict):
         raise MalformedInput(f"{path}: settings is a table of 'field = value', got {table!r}")
     try:
-        wanted = msgspec.convert(found, Experiment)
+        wanted = msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"{path}: {error}") from error
     return {name: getattr(wanted, name) for name in found} | ({"settings": tuple(_flat(table))} if table else {})
+
+
+def _check_names(found: Mapping[str, Any], kind: type[Any], what: str) -> None:
+    """Every name is one of a field, in the tables too; a UsageError names the nearest."""
+    known, types = [field.name for field in dataclasses.fields(kind)], get_type_hints(kind)
+    for name, value in found.items():
+        if name not in known:
+            raise registry.unknown(what, name, known, f"known are {', '.join(known)}")
+        if isinstance(value, dict) and dataclasses.is_dataclass(types[name]):
+            _check_names(value, types[name], f"{name} {what}")
 
 
 def _flat(table: Mapping[str, Any], owner: str = "") -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.func import functional_call
 
 from grit.bench.personalize.private import Private
-from grit.bench.personalize.texts import Base, Texts, weights_by_part
+from grit.bench.personalize.texts import Base, Texts
 from grit.bench.registry import unknown
 from grit.bench.types import Dense, Model, Program, Reading
 
@@ -148,13 +148,8 @@ def merged(base: Base, weights: Mapping[str, torch.Tensor]) -> Model:
     return mine
 
 
-def _parts(base: Base) -> dict[str, torch.Tensor]:
-    return dict(cast(nn.Module, base.model).named_parameters())
-
-
 def _clones(base: Base, *kept: str) -> Weights:
-    parts = weights_by_part(base.copied())
-    return {name: weight.clone() for name, weight in _parts(base).items() if parts[name] in kept}
+    return {name: weight.clone() for name, weight in base.own.items() if base.parts[name] in kept}
 
 
 def _all_start(base: Base, seed: int) -> Weights:
@@ -183,7 +178,7 @@ def _cell_start(base: Base, seed: int) -> Weights:
 
 def cell_weights(base: Base, weights: Mapping[str, torch.Tensor]) -> Weights:
     """The matrices of the cell with their low-rank parts added."""
-    own = _parts(base)
+    own = base.own
     names = [name.removesuffix(" left") for name in weights if name.endswith(" left")]
     return {
         name: own[name] + (weights[f"{name} left"] @ weights[f"{name} right"]).reshape(own[name].shape)
@@ -314,18 +309,11 @@ def personal(model: Any) -> Model:
 
 
 def state_width(base: Base) -> int:
-    return _widths(base)[1]
+    return base.widths[1]
 
 
 def words_width(base: Base) -> int:
-    return _widths(base)[0]
-
-
-def _widths(base: Base) -> tuple[int, int]:
-    with torch.no_grad():
-        features = base.model.features(torch.from_numpy(base.model.codes([""]))[None])
-        reading = base.model.read(features, torch.ones(1, dtype=torch.long))
-    return reading.words.shape[-1], reading.state.shape[-1]
+    return base.widths[0]
 
 
 _STEEP = (0.3, 3.0)  # few numbers, each far from the logits

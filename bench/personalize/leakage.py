@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from grit.bench.personalize.arms import Weights
-from grit.bench.personalize.texts import Base, Texts, weights_by_part
+from grit.bench.personalize.texts import Base, Texts
 from grit.bench.statistics import mann_whitney
 
 
@@ -20,12 +20,10 @@ def recovered(base: Base, learned: Weights | None) -> frozenset[str]:
     """The words whose rows an update has moved; none where the word table is not part of it."""
     if learned is None or not base.model.vocabulary:
         return frozenset()
-    own = dict(base.model.named_parameters())  # type: ignore[attr-defined]  # a torch module by contract
-    parts = weights_by_part(base.copied())
     found: set[str] = set()
     for name, weight in learned.items():
-        if parts.get(name) == "embedding" and len(weight) == len(base.model.vocabulary):
-            moved = (weight != own[name]).reshape(len(weight), -1).any(1)
+        if base.parts.get(name) == "embedding" and len(weight) == len(base.model.vocabulary):
+            moved = (weight != base.own[name]).reshape(len(weight), -1).any(1)
             found |= {base.model.vocabulary[row] for row in torch.nonzero(moved)[:, 0].tolist()}
     return frozenset(found - {""})
 

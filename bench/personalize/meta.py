@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from grit.bench.objectives._passes import margin
 from grit.bench.objectives.perturb import climbed
 from grit.bench.personalize.arms import merged, under
-from grit.bench.personalize.texts import Base, Texts, weights_by_part
+from grit.bench.personalize.texts import Base, Texts
 from grit.bench.personalize.users import User
 from grit.bench.types import CouldNotMeasure, Model
 
@@ -48,10 +47,8 @@ def meta_trained(model: Model, tasks: Sequence[User], meta: Meta, seed: int) -> 
     if len(able) < 2:
         raise CouldNotMeasure(f"{len(able)} training users have texts to practise on: start plain, with --start plain")
     texts = [(base.texts(user.pool), base.texts(user.held_out)) for user in able]
-    parts = weights_by_part(base.copied())
-    copied: Any = base.copied()  # a torch module by contract
-    whole = {name: weight.detach().clone() for name, weight in copied.named_parameters()}
-    head = [name for name, part in parts.items() if part == "head"]
+    whole = {name: weight.detach().clone() for name, weight in base.own.items()}
+    head = [name for name, part in base.parts.items() if part == "head"]
     rng = random.Random(f"meta {seed}")
     for _ in range(meta.rounds):
         total = {name: torch.zeros_like(weight) for name, weight in whole.items()}

@@ -36,6 +36,7 @@ from grit.bench.personalize import (
     users,
 )
 from grit.bench.personalize.protocol import Person, Training
+from grit.bench.personalize.summary import PERCENTILE_USERS
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.progress import Report
 from grit.bench.train import train
@@ -58,7 +59,7 @@ class Study:
     ks: tuple[int, ...] = (1, 4, 16, 64)
     seeds: tuple[int, ...] = (0,)
     attacks: tuple[str, ...] = ("hotflip", "deepwordbug")
-    robust_users: int = 8  # test users of a fold whose copies are attacked, at the largest k
+    robust_users: int = 8  # test users of a fold whose copies are attacked, at one k (:func:`attacked_k`)
     robust_texts: int = 20  # of each
     probe: int = 200
     n_train: int | None = None
@@ -82,6 +83,7 @@ class Cell:
     config: Any
     recipe: Any
     attacks: Mapping[str, Attack]
+    untouched: dict[str, robust.Withstood] = field(default_factory=dict)  # user -> the global model under attack
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,7 +203,7 @@ def _rows(cell: Cell, job: str, report: Report) -> tuple[list[results.Row], tupl
         rows.append(_majority_row(cell, tested, k))
         for key in keys:
             report(job, "personalizing", done, len(ks) * len(keys))
-            rows.append(_row(cell, arms.get(key), k, validation, tested, probe, attack=k == max(ks)))
+            rows.append(_row(cell, arms.get(key), k, validation, tested, probe, attack=k == attacked_k(tested, ks)))
             done += 1
     missing: tuple[records.CostPart, ...] = ()
     if cell.study.cores and (cell.seed, cell.start) == (study.seeds[0], study.starts[0]):
@@ -211,6 +213,15 @@ def _rows(cell: Cell, job: str, report: Report) -> tuple[list[results.Row], tupl
         rows[at] = msgspec.structs.replace(rows[at], cost=lasting)
         report(job, "counting", 1, 1)
     return rows, missing
+
+
+def attacked_k(tested: Sequence[Person], ks: Sequence[int]) -> int:
+    """The number of examples at which copies are attacked: the largest that users enough for percentiles have.
+
+    Where none has so many users, the largest of all.
+    """
+    many = [k for k in ks if sum(person.able(k) for person in tested) >= PERCENTILE_USERS]
+    return max(many or ks)
 
 
 def _costs(cell: Cell, texts: Texts) -> tuple[tuple[records.CostPart, ...], tuple[records.CostPart, ...]]:
@@ -305,12 +316,15 @@ def _attacked(
     calibration: Sequence[str],
     part: results.UserPart,
 ) -> results.UserPart:
-    base = cell.base
-    model = base.copied() if learned is None else arm.model(base, learned)
-    given = person.pool.labels[:k].tolist()
-    favourite = protocol.majority(given, _prior(cell.fold.data))
-    texts = person.held_out.examples[: cell.study.robust_texts]
-    found = robust.attacked(model, texts, favourite, cell.attacks, calibration, cell.seed)
+    found = cell.untouched.get(person.name) if learned is None else None  # arms that chose epoch 0 ship the same bytes
+    if found is None:
+        model = cell.base.copied() if learned is None else arm.model(cell.base, learned)
+        given = person.pool.labels[:k].tolist()
+        favourite = protocol.majority(given, _prior(cell.fold.data))
+        texts = person.held_out.examples[: cell.study.robust_texts]
+        found = robust.attacked(model, texts, favourite, cell.attacks, calibration, cell.seed)
+    if learned is None:
+        cell.untouched[person.name] = found
     return msgspec.structs.replace(part, attacked=results.AttackedPart(**dataclasses.asdict(found)))
 
 

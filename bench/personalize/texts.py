@@ -49,6 +49,24 @@ class Base:
         cast(nn.Module, mine).eval().requires_grad_(True)
         return mine
 
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Name of each weight -> the part it belongs to."""
+        return weights_by_part(self.copied())
+
+    @cached_property
+    def own(self) -> dict[str, torch.Tensor]:
+        """Name of each weight -> the weight."""
+        return dict(cast(nn.Module, self.model).named_parameters())
+
+    @cached_property
+    def widths(self) -> tuple[int, int]:
+        """Numbers in a word that the body has read, and in the state that the head reads."""
+        with torch.no_grad():
+            features = self.model.features(torch.from_numpy(self.model.codes([""]))[None])
+            reading = self.model.read(features, torch.ones(1, dtype=torch.long))
+        return reading.words.shape[-1], reading.state.shape[-1]
+
 
 class Texts:
     """Some examples, ready for any arm over one :class:`Base`."""
@@ -58,6 +76,7 @@ class Texts:
         self.examples = tuple(examples)
         self._split = Split(base.model, base.codebook.words, examples)
         self.labels = torch.from_numpy(self._split.labels)
+        self._firsts: dict[int, Texts] = {}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -72,7 +91,10 @@ class Texts:
         return self._split.batches(size)
 
     def first(self, k: int) -> Texts:
-        return Texts(self.base, self.examples[:k])
+        """The first ``k``, read once: every arm learns from the same ones."""
+        if k not in self._firsts:
+            self._firsts[k] = Texts(self.base, self.examples[:k])
+        return self._firsts[k]
 
     @cached_property
     def tokens(self) -> tuple[frozenset[str], ...]:
