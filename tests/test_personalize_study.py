@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from grit.bench import cli, records
-from grit.bench.personalize import arms, board, protocol, results, study
+from grit.bench.personalize import arms, board, protocol, results, study, summary, users
 from grit.bench.personalize.meta import Meta
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.study import Study
@@ -115,6 +116,26 @@ def test_what_a_device_would_store_is_what_the_arm_trains(done: tuple[Study, Pat
             assert sizes <= {0, 8}
         elif row.arm == "last":
             assert sizes <= {0, 4 * 2 * (5 + 1)}
+
+
+def test_records_name_no_user(done: tuple[Study, Path, list[results.Document]]) -> None:
+    named = {each.user for document in done[2] for each in document.row.users}
+    assert len(named) == 8 and all(name.startswith("u") and len(name) == 11 for name in named)
+    (fold,) = study.parted(done[0].dataset, users.Cut())
+    assert named == {study.known_as(fold, user.name) for user in fold.test}
+    assert study.known_as(fold, "all") == "all", "a fold of many is called what it is"
+    made = dataclasses.replace(fold, dataset="raters:pings")
+    assert study.known_as(made, fold.test[0].name) == fold.test[0].name, "and nobody is behind a rater"
+
+
+def test_copies_are_attacked_where_there_are_users_enough() -> None:
+    def people(*pools: int) -> list[Any]:
+        return [SimpleNamespace(able=lambda k, n=n: n >= k) for n in pools]
+
+    enough = summary.PERCENTILE_USERS
+    assert study.attacked_k(people(*[4] * enough, 8, 8), (1, 4, 8)) == 4
+    assert study.attacked_k(people(*[8] * enough), (1, 4, 8)) == 8
+    assert study.attacked_k(people(64), (1, 16, 64)) == 64, "of few people the largest"
 
 
 # --- the folder --------------------------------------------------------------------------------------------

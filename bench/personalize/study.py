@@ -251,34 +251,44 @@ def _row(
     found, notes = [], []
     for number, person in enumerate(able):
         learned = protocol.personalised(arm, base, person.pool.first(k), choice, training, cell.seed)
-        part = _user(arm, base, person, k, learned, probe, cell.seed)
+        part = _user(cell, arm, person, k, learned, probe)
         if attack and number < cell.study.robust_users and cell.attacks:
             try:
                 part = _attacked(cell, arm, person, k, learned, calibration, part)
             except CouldNotMeasure as reason:
                 notes.append(f"robustness of {arm.key} not measured: {reason}")
         found.append(part)
+    fold_name = known_as(cell.fold, cell.fold.name)
     chosen = results.ChoicePart(
-        fold=cell.fold.name, rate=choice.rate, epoch=choice.epoch, score=choice.score, users=choice.users
+        fold=fold_name, rate=choice.rate, epoch=choice.epoch, score=choice.score, users=choice.users
     )
     if arm.private is not None:
         epsilon = private.epsilon(arm.private, choice.epoch)
         notes.append(
-            f"{arm.key}, fold {cell.fold.name}: noise {arm.private.noise:g}, clip {arm.private.clip:g}, {choice.epoch} "
+            f"{arm.key}, fold {fold_name}: noise {arm.private.noise:g}, clip {arm.private.clip:g}, {choice.epoch} "
             f"epochs: each text has epsilon {epsilon:.2f} at delta {private.DELTA:g}"
         )
     return _as_row(cell, arm.key, k, (chosen,), found, tuple(dict.fromkeys(notes)))
 
 
+def known_as(fold: users.Fold, name: str) -> str:
+    """What records call a user, or a fold named after one: whose mail it was stays with the data."""
+    people = {user.name for user in (*fold.validation, *fold.test)}
+    if name not in people or fold.dataset.startswith(raters.PREFIX):
+        return name
+    return "u" + records.digest(f"{fold.dataset}\n{name}".encode())[:10]
+
+
 def _user(
-    arm: arms.Arm, base: Base, person: Person, k: int, learned: arms.Weights | None, probe: Texts, seed: int
+    cell: Cell, arm: arms.Arm, person: Person, k: int, learned: arms.Weights | None, probe: Texts
 ) -> results.UserPart:
+    base = cell.base
     held, pool = person.held_out, person.pool.first(k)
     before, after = (protocol.logits(arm, base, weights, probe) for weights in (None, learned))
     labels = probe.labels.numpy()
     moved, read = leakage.recovered(base, learned), leakage.read_words(pool)
     return results.UserPart(
-        user=person.name,
+        user=known_as(cell.fold, person.name),
         n=len(held),
         right=protocol.right(arm, base, learned, held),
         before=protocol.right(arm, base, None, held),
@@ -291,7 +301,7 @@ def _user(
         words_read=len(read),
         words_moved=len(moved),
         words_recovered=len(moved & read),
-        update_bytes=0 if learned is None else arms.stored_bytes(arm.start(base, seed), learned),
+        update_bytes=0 if learned is None else arms.stored_bytes(arm.start(base, cell.seed), learned),
     )
 
 
@@ -338,7 +348,7 @@ def _majority_row(cell: Cell, tested: Sequence[Person], k: int) -> results.Row:
             none = arms.get("none")
             found.append(
                 results.UserPart(
-                    user=person.name,
+                    user=known_as(cell.fold, person.name),
                     n=len(person.held_out),
                     right=int((person.held_out.labels == label).sum()),
                     before=protocol.right(none, cell.base, None, person.held_out),
