@@ -323,6 +323,41 @@ def attack(
         _draw(finished, show)
 
 
+@grit.command()
+@click.argument("model")
+@click.option("--step", "steps", callback=_words, help="Rungs: steps joined by +, with commas; 'grit list steps'.")
+@_experiment
+@_output
+@_quiet
+@_json
+@_debug
+def compress(
+    model: str,
+    steps: tuple[str, ...] | None,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    debug: bool,
+    jobs: int | None,
+    **options: Any,
+) -> None:
+    """Compress MODEL, one row of a run folder (RUN/ROW), rung by rung; attack and measure each.
+
+    A rung is one step or several, as --step int8,vocabulary[share=0.25]+products; it ends in int8 unless it says fp32
+    or fp16. Prints the ladder and what adversarial texts carry from rung to rung; rungs are rows of the board.
+    """
+    from grit.bench import compressing, records
+
+    ladder = compressing.climb(model, steps or compressing.STEPS, _chosen(options), output, jobs=jobs, quiet=quiet)
+    value = {
+        "folder": str(ladder.folder),
+        "records": [json.loads(records.encode_record(row.record)) for row in ladder.rows],
+        "transfer": records.plain(ladder.transfer),
+    }
+    text = f"{compressing.markdown(ladder)}\nThe same in ladder.md, records, evidence and board.md in {ladder.folder}"
+    _emit(value, as_json, text)
+
+
 def _draw(finished: Finished, show: int | None) -> None:
     """The curves of a run's attacks; of each, ``show`` adversarial texts, on the terminal alone."""
     from rich.console import Console
@@ -764,6 +799,7 @@ def _seeds(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--status", type=click.Choice(["corrected", "migrated", "withdrawn"]), default="corrected")
 @click.option("--reason", default="", help="Why it takes that place; a row says so for good.")
 @click.option("--archive", is_flag=True, help="Write the archive beside the folder, too.")
+@click.option("--records", "only_records", is_flag=True, help="No bundle: add the rows to DIR/seeds.jsonl.")
 @_output
 @_json
 @_debug
@@ -777,15 +813,23 @@ def pack(
     status: Literal["corrected", "migrated", "withdrawn"],
     reason: str,
     archive: bool,
+    only_records: bool,
     output: Path | None,
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Submission bundles DIR/ROW of OPERAND: a run folder, one row of it, or a bundle to correct or withdraw."""
-    from grit.bench import run, submission
+    """Submission bundles DIR/ROW of OPERAND: a run folder, one row of it, or a bundle to correct or withdraw.
+
+    With --records every row of a run folder is a line of DIR/seeds.jsonl: for the seeds that are no bundle.
+    """
+    from grit.bench import leaderboard, run, seeds, submission
 
     if output is None:
         raise UsageError("pack needs -o DIR: the folder that will hold the bundle's folder")
+    if only_records:
+        held = seeds.keep(leaderboard.load([Path(operand)]), output)
+        _emit({"rows": held}, as_json, f"{output / seeds.SEEDS}: {held} rows")
+        return
     is_bundle = (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar"
     if is_bundle and supersedes is None:
         supersedes = Path(operand)

@@ -62,7 +62,7 @@ class Line:
     """One row, placed. ``unranked``: why it has no rank; empty for a ranked row."""
 
     record: Record
-    model: str  # name, with the fields in which rows of this name differ
+    model: str  # name, with the fields in which rows of this name differ, and the steps of a compressed row
     rank: Rank | None
     fronts: Mapping[str, bool]  # cost -> on the front of robustness against it; absent: not comparable
     unranked: tuple[str, ...]
@@ -290,9 +290,10 @@ def _labels(records: Sequence[Record]) -> list[str]:
             for field in known
             if any(_settings(other).get(field) != known[field] for other in peers)
         ]
-        if any(_bytes_kind(other) != _bytes_kind(record) for other in peers):
+        if not record.steps and any(_bytes_kind(other) != _bytes_kind(record) for other in peers if not other.steps):
             fields.append(_bytes_kind(record))
-        shown.append(f"{record.model.name}[{','.join(fields)}]" if fields else record.model.name)
+        name = f"{record.model.name}[{','.join(fields)}]" if fields else record.model.name
+        shown.append(f"{name} {record.steps}" if record.steps else name)
     return shown
 
 
@@ -398,6 +399,7 @@ def cells(line: Line) -> dict[str, Any]:
         "model": line.model,
         "parameters": record.model.parameters,
         "scheme": record.scheme.name,
+        "steps": record.steps,
         "seed": line.seed,
         "clean_k": clean.k,
         "clean_low": clean_interval.low,
@@ -789,14 +791,14 @@ def markdown(sections: Sequence[Section], *, with_parts: bool = False) -> str:
         known = columns(section, with_parts=with_parts)
         rule = ["---:" if column.number else "---" for column in known.values()]
         rows = [[column.heading for column in known.values()], rule]
-        rows += [[_escaped(column.cell(line)) for column in known.values()] for line in section.lines]
+        rows += [[escaped(column.cell(line)) for column in known.values()] for line in section.lines]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        below = "\n".join(f"- {_escaped(note)}" for note in notes(section))
-        blocks.append(f"## {_escaped(section.title)}\n\nAccuracies in %.\n\n{table}\n\n{below}\n")
+        below = "\n".join(f"- {escaped(note)}" for note in notes(section))
+        blocks.append(f"## {escaped(section.title)}\n\nAccuracies in %.\n\n{table}\n\n{below}\n")
     return "\n".join(blocks)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     for letter in "\\|`*_<>[]":
         text = text.replace(letter, "\\" + letter)
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grit.bench import leaderboard, submission
+from grit.bench import leaderboard, seeds, submission
 from grit.bench.site import verdicts
 
 OPENING = """\
@@ -20,13 +20,15 @@ an edit script. How a row is submitted, verified, corrected and challenged: [ROW
 
 
 def overview(folder: Path) -> str:
-    """The tables of all rows that stand, then where each lies and the command that verifies it, as Markdown.
+    """The tables of all rows that stand, of all seeds, then where each row lies and how it is verified, as Markdown.
 
-    Raises MalformedInput (a bundle that is none).
+    Raises MalformedInput (a bundle or a line of seeds.jsonl that is none).
     """
     places = [place.relative_to(folder).as_posix() for place in submission.bundles_below(folder)]
     sections = leaderboard.board(submission.rows(folder), verified=verdicts.below([folder]))
     parts = [OPENING, leaderboard.markdown(sections) if sections else "No row has been submitted yet.\n"]
+    if kept := [each for file in sorted(folder.glob(f"*/{seeds.SEEDS}")) for each in seeds.read(file)]:
+        parts.append(seeds.markdown(kept))
     if places:
         lines = [f"| [{at}]({at}) | `grit verify {folder.name}/{at} --level spot` |" for at in places]
         parts.append("\n".join(["## Bundles", "", "| Row | To verify it |", "| --- | --- |", *lines, ""]))
