@@ -154,7 +154,7 @@ def _speaker(folder: Folder, row: str, wanted: Wanted) -> Speaker:
 
     home = folder.model(row)
     model = checkpoint.load_model(home)
-    artefact = build.load(home / ARTEFACT, model)
+    artefact = build.quickest(build.load(home / ARTEFACT, model))
     return Speaker(row, artefact.digest, Shipped(artefact), Cut(model), chosen(wanted.methods), wanted.seed)
 
 

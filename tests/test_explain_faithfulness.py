@@ -22,6 +22,7 @@ from grit.bench.explain.explainers import EXPLAINERS
 from grit.bench.explain.faithfulness import (
     SHARES,
     Faithfulness,
+    _grown,
     exact_bounds,
     order_of,
     prefix_size,
@@ -91,6 +92,25 @@ def test_a_beam_of_five_is_close_on_a_smooth_model() -> None:
     subject = opened(Saturated(3), text)
     exact, beam = Faithfulness(subject).bounds, Faithfulness(subject, exact=0).bounds
     assert beam.low == pytest.approx(exact.low, abs=0.02) and beam.high == pytest.approx(exact.high, abs=0.02)
+
+
+@given(st.sampled_from([3, 6, 63, 64, 65, 130]), st.integers(1, 5), st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_beam_grows_every_set_by_every_word_and_keeps_the_better_way(n: int, beam: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gone = np.zeros((beam, n), bool)
+    for row in gone:  # near each other, so that two ways lead to one set
+        row[rng.choice(min(n, 6), size=2, replace=False)] = True
+    gone = np.unique(gone, axis=0)
+    sums = rng.integers(-3, 3, len(gone)).astype(float)
+    expected: dict[tuple[bool, ...], float] = {}
+    for row, sum_ in zip(gone, sums, strict=True):
+        for word in np.flatnonzero(~row):
+            larger = tuple((row | (np.arange(n) == word)).tolist())
+            expected[larger] = max(sum_, expected.get(larger, -np.inf))
+    grown, best = _grown(gone, sums)
+    found = [tuple(row) for row in grown.tolist()]
+    assert found == sorted(expected) and best.tolist() == [expected[row] for row in found]
 
 
 def test_sixteen_words_are_exact_and_seventeen_are_not() -> None:
