@@ -216,7 +216,7 @@ def gains(kind: raters.Kind, arm: str, k: int = 32) -> tuple[summary.Summary, fl
     validation, tested = protocol.people(base, fold.validation), protocol.people(base, fold.test)
     prior = [e.label for e in fold.data.train]
     right: dict[str, list[int]] = {
-        protocol.MAJORITY: [
+        summary.MAJORITY: [
             int((p.held_out.labels == protocol.majority(p.pool.labels[:k].tolist(), prior)).sum()) for p in tested
         ]
     }
@@ -230,7 +230,7 @@ def gains(kind: raters.Kind, arm: str, k: int = 32) -> tuple[summary.Summary, fl
             for p in tested
         ]
     n = [len(p.held_out) for p in tested]
-    floors: dict[str, Sequence[int]] = {name: right[name] for name in protocol.FLOORS}
+    floors: dict[str, Sequence[int]] = {name: right[name] for name in summary.FLOORS}
     return summary.summarise(right[arm], right["none"], n, floors), summary.captured(
         right[arm], right["bias"], right["none"], n
     )

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from grit.bench import cli, records
-from grit.bench.personalize import arms, board, protocol, results, study, summary, users
+from grit.bench.personalize import arms, board, results, study, summary, users
 from grit.bench.personalize.meta import Meta
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.study import Study
@@ -272,9 +272,10 @@ def test_every_user_is_shown_where_there_are_too_few_and_percentiles_where_not()
 def test_several_seeds_are_each_shown_with_their_mean() -> None:
     rows = [row for seed in (0, 1, 2) for row in group_of([(9 - seed, 5, 10)] * 3, bias=[6] * 3, seed=seed)]
     text = board.markdown(rows)
-    assert "gain over the best floor by seed" in text
-    assert "| last | 0,1,2 | +30.0 +20.0 +10.0 | +20.0 | [-4.8, 44.8] |" in text
-    assert "by seed" not in board.markdown(group_of([(9, 5, 10)] * 3, bias=[6] * 3))
+    assert "### d: m natural, start plain, k = 4, seeds 0, 1, 2 together, 3 test users, 30 held-out texts" in text
+    (together,) = [each for each in text.splitlines() if each.startswith("| last |") and each.count("+") > 1]
+    assert together.startswith("| last | 3 | 80.0 [80.0, 80.0] |") and together.endswith("| +30.0 +20.0 +10.0 |")
+    assert "seeds 0 together" not in board.markdown(group_of([(9, 5, 10)] * 3, bias=[6] * 3))
 
 
 def test_costs_are_shown_as_counts() -> None:
@@ -308,7 +309,8 @@ def test_attacked_users_are_counted_by_texts_and_rare_labels() -> None:
     users = tuple(msgspec.structs.replace(each, attacked=part) for each in rows[-1].users)
     group = board.groups([*rows[:-1], msgspec.structs.replace(rows[-1], users=users)]).popitem()[1]
     found = dict(zip(board.HEADINGS, board.cells(group, "last"), strict=True))
-    assert found["robust"].startswith("8/20 = 40.0 [") and found["rare broken"] == "2/4 of 6"
+    assert found["robust"].startswith("8/20 = 40.0 [") and found["rare broken"].startswith("2/4 = 50 [")
+    assert found["rare broken"].endswith("] of 6") and found["change"] == "-", "the global model was not attacked"
     assert dict(zip(board.HEADINGS, board.cells(group, "none"), strict=True))["robust"] == "-"
 
 
@@ -394,6 +396,6 @@ def test_what_a_study_costs_on_a_device_stands_in_one_row(tmp_path: Path, monkey
 def test_the_default_study_is_offline_and_names_every_arm() -> None:
     wanted = Study()
     assert wanted.dataset == "raters:pings" and set(wanted.arms) == set(arms.ARMS)
-    assert set(protocol.FLOORS) - {"majority"} <= set(arms.ARMS)
+    assert set(summary.FLOORS) - {"majority"} <= set(arms.ARMS)
     assert study.default_folder(wanted) == study.default_folder(Study())
     assert study.default_folder(wanted) != study.default_folder(Study(seeds=(1,)))

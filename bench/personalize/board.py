@@ -9,34 +9,44 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from grit.bench.personalize import protocol
-from grit.bench.personalize.results import Row, UserPart
-from grit.bench.personalize.summary import Summary, captured, summarise
-from grit.bench.statistics import Interval, over_seeds, wilson
+from grit.bench.personalize.results import Row, UserPart, pooled
+from grit.bench.personalize.summary import FLOORS, Ratio, Summary, captured, change, share, summarise
+from grit.bench.statistics import Interval
 
 HEADINGS = (
     *("arm", "users", "accuracy", "p10", "p25", "hurt", "gain over best floor", "of it bias", "global", "loyal"),
-    *("prob.", "robust", "rare broken", "words", "member", "bytes", "rate x epoch"),
+    *("prob.", "robust", "change", "rare broken", "words", "member", "bytes", "rate x epoch"),
 )
+Group = dict[str, Row]  # arm -> row
 
 
-def groups(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+def groups(rows: Iterable[Row]) -> dict[tuple[Any, ...], Group]:
     """(dataset, model, scheme, start, seed, k) -> arm -> row."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    found: dict[tuple[Any, ...], Group] = {}
     for row in rows:
         key = (row.dataset, row.model, row.scheme, row.start, row.seed, row.k)
         found.setdefault(key, {})[row.arm] = row
     return found
 
 
-def summary(group: dict[str, Row], arm: str) -> Summary:
+def over_seeds(rows: Sequence[Row]) -> dict[tuple[Any, ...], tuple[Group, dict[int, Group]]]:
+    """(dataset, model, scheme, start, k) -> the seeds put together, and each seed's own group."""
+    found: dict[tuple[Any, ...], tuple[Group, dict[int, Group]]] = {}
+    for (*setting, _, k), group in groups(pooled(rows)).items():
+        found[(*setting, k)] = group, {}
+    for (*setting, seed, k), group in groups(rows).items():
+        found[(*setting, k)][1][seed] = group
+    return found
+
+
+def summary(group: Group, arm: str) -> Summary:
     """The arm of a group against the floors of the same group."""
     people = group[arm].users
     return summarise(
         [each.right for each in people],
         [each.before for each in people],
         [each.n for each in people],
-        {floor: [each.right for each in group[floor].users] for floor in protocol.FLOORS},
+        {floor: [each.right for each in group[floor].users] for floor in FLOORS},
     )
 
 
@@ -61,15 +71,15 @@ def markdown(rows: Sequence[Row]) -> str:
                     _line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())])
                 )
         lines += [f"\n{note}" for note in dict.fromkeys(note for row in group.values() for note in row.notes)]
-    lines += ["", *_over_seeds(rows), *_costs(rows), *_legend(rows)]
+    lines += ["", *seeds_table(rows), *costs(rows), *legend(rows)]
     return "\n".join(lines).strip() + "\n"
 
 
-def cells(group: dict[str, Row], arm: str) -> list[str]:
+def cells(group: Group, arm: str) -> list[str]:
     """One line of a table, in the order of :data:`HEADINGS`."""
     row, found = group[arm], summary(group, arm)
     people = row.users
-    share = captured(
+    captured_share = captured(
         [each.right for each in people],
         [each.right for each in group["bias"].users],
         [each.before for each in people],
@@ -83,9 +93,9 @@ def cells(group: dict[str, Row], arm: str) -> list[str]:
         "-" if found.p25 is None else f"{100 * found.p25:.0f}",
         f"{found.hurt}/{found.users} [{100 * found.hurt_interval.low:.0f}, {100 * found.hurt_interval.high:.0f}]",
         f"{100 * found.gain:+.1f}{_interval(found.gain_interval)} over {found.floor}",
-        "-" if share is None or arm in protocol.FLOORS else f"{100 * share:.0f} %",
+        "-" if captured_share is None or arm in FLOORS else f"{100 * captured_share:.0f} %",
         *_probe(people),
-        *_robust(people),
+        *_robust(group, arm),
         _words(people),
         _mean_of([each.membership_auc for each in people], "{:.2f}"),
         f"{max((each.update_bytes for each in people), default=0):,}",
@@ -93,28 +103,48 @@ def cells(group: dict[str, Row], arm: str) -> list[str]:
     ]
 
 
+def forgetting(people: Sequence[UserPart]) -> Ratio | None:
+    """Change in right answers on the global test texts."""
+    return change([each.probe_right - each.probe_before for each in people], [each.probe_n for each in people])
+
+
 def _probe(people: Sequence[UserPart]) -> list[str]:
     """Forgetting, in points of accuracy on the global test texts, and both loyalties."""
-    n = sum(each.probe_n for each in people)
-    if not n:
+    found = forgetting(people)
+    if found is None:
         return ["-", "-", "-"]
-    change = sum(each.probe_right - each.probe_before for each in people) / n
-    same = sum(each.probe_same for each in people) / n
-    return [f"{100 * change:+.1f}", f"{100 * same:.1f}", _mean_of([e.probability_loyalty for e in people], "{:.3f}")]
+    same = sum(each.probe_same for each in people) / found.n
+    return [_points(found), f"{100 * same:.1f}", _mean_of([e.probability_loyalty for e in people], "{:.3f}")]
 
 
-def _robust(people: Sequence[UserPart]) -> list[str]:
-    """Worst case over all attacked texts, and what share of the rarer labels' right answers was broken."""
-    parts = [each.attacked for each in people if each.attacked is not None]
-    if not parts:
-        return ["-", "-"]
-    robust, n = sum(part.robust for part in parts), sum(part.n for part in parts)
-    broken, reached = sum(part.minority_broken for part in parts), sum(part.minority_attacked for part in parts)
-    found = wilson(robust, n)
+def robustness(group: Group, arm: str) -> tuple[Ratio | None, Ratio | None]:
+    """Worst case over all attacked texts, and its change against the global model, for users attacked under both."""
+    bare = {each.user: each.attacked for each in group["none"].users}
+    pairs = [(part, bare[each.user]) for each in group[arm].users if (part := each.attacked) is not None]
+    both = [(part, other) for part, other in pairs if other is not None]
+    return (
+        share([part.robust for part, _ in pairs], [part.n for part, _ in pairs]),
+        change([part.robust - other.robust for part, other in both], [part.n for part, _ in both]),
+    )
+
+
+def _robust(group: Group, arm: str) -> list[str]:
+    """Robust accuracy, its change, and what share of the rarer labels' right answers was broken."""
+    parts = [each.attacked for each in group[arm].users if each.attacked is not None]
+    left, against_global = robustness(group, arm)
+    if left is None:
+        return ["-", "-", "-"]
+    broken = share([part.minority_broken for part in parts], [part.minority_attacked for part in parts])
+    rare = f"{broken.k}/{broken.n} = {100 * broken.value:.0f}{_interval(broken.interval, 0)}" if broken else "0/0"
     return [
-        f"{robust}/{n} = {100 * robust / n:.1f} [{100 * found.low:.0f}, {100 * found.high:.0f}]",
-        f"{broken}/{reached} of {sum(part.minority for part in parts)}",
+        f"{left.k}/{left.n} = {100 * left.value:.1f}{_interval(left.interval)}",
+        "-" if against_global is None else _points(against_global),
+        f"{rare} of {sum(part.minority for part in parts)}",
     ]
+
+
+def _points(found: Ratio) -> str:
+    return f"{100 * found.value:+.1f}{_interval(found.interval)}"
 
 
 def _words(people: Sequence[UserPart]) -> str:
@@ -122,29 +152,28 @@ def _words(people: Sequence[UserPart]) -> str:
     return _share(sum(each.words_recovered for each in people), read) if read else "-"
 
 
-def _over_seeds(rows: Sequence[Row]) -> list[str]:
-    """Gains over the best floor, every seed and their mean, where there are several seeds."""
-    gains: dict[tuple[Any, ...], dict[str, list[tuple[int, float]]]] = {}
-    for (dataset, model, scheme, start, seed, k), group in groups(rows).items():
-        for arm in group:
-            place = gains.setdefault((dataset, model, scheme, start, k), {})
-            place.setdefault(arm, []).append((seed, summary(group, arm).gain))
-    lines = []
-    for (dataset, model, scheme, start, k), by_arm in gains.items():
-        if max(len(values) for values in by_arm.values()) < 2:
+def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
+    """A table for every question that ``least`` seeds have answered: all seeds put together, and each one's gain."""
+    lines: list[str] = []
+    for (dataset, model, scheme, start, k), (group, seeds) in over_seeds(rows).items():
+        if len(seeds) < least:
             continue
-        lines += ["", f"### {dataset}: {model} {scheme}, start {start}, k = {k}: gain over the best floor by seed", ""]
-        lines += [_line(["arm", "seeds", "each", "mean", "95 % interval of the mean"]), _line(["---"] * 5)]
-        for arm, values in by_arm.items():
-            found = over_seeds([gain for _, gain in values])
-            each = " ".join(f"{100 * gain:+.1f}" for _, gain in values)
-            low_high = "-" if found.interval is None else _interval(found.interval).strip()
-            seeds = ",".join(str(seed) for seed, _ in values)
-            lines.append(_line([arm, seeds, each, f"{100 * found.mean:+.1f}", low_high]))
+        people = group["none"].users
+        lines += [
+            "",
+            f"### {dataset}: {model} {scheme}, start {start}, k = {k}, seeds {', '.join(map(str, seeds))} together, "
+            f"{len(people)} test users, {sum(each.n for each in people) // len(seeds):,} held-out texts",
+            "",
+            _line([*HEADINGS, "gain by seed"]),
+            _line(["---"] * (len(HEADINGS) + 1)),
+        ]
+        for arm in group:
+            each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values() if arm in found)
+            lines.append(_line([*cells(group, arm), each]))
     return lines
 
 
-def _costs(rows: Sequence[Row]) -> list[str]:
+def costs(rows: Sequence[Row]) -> list[str]:
     """Training the last layer on a device: counts, no times."""
     lines: list[str] = []
     for row in rows:
@@ -178,18 +207,21 @@ def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _legend(rows: Sequence[Row]) -> list[str]:
+def legend(rows: Sequence[Row]) -> list[str]:
     attacks = ", ".join(dict.fromkeys(attack for row in rows for attack in row.attacks)) or "none"
     return [
         "",
-        "Accuracy: mean over test users, in percent, with a 95 % bootstrap interval over users. hurt: users served "
-        "worse than by the global model, Wilson interval in percent. Gain: over the best of the floors majority (the "
-        "user's most frequent label), none (the global model) and bias, by their means; of it bias: the share of the "
-        "gain over the global model that one number a label has as well. global: change on global test texts, in "
-        "points. loyal, prob.: label and probability loyalty to the global model. robust: right after all attacks "
-        f"({attacks}) on the personal int8 artefact, of so many texts of so many attacked users. rare broken: broken "
-        "of those right before, of texts whose label is not the user's most frequent one. words: the user's words "
-        "that the update gives away. member: AUC of telling learned from held-out texts. bytes: the largest update.",
+        "Accuracy: mean over test users, in percent. All intervals are 95 % and resample users (bootstrap; with "
+        "fewer than ten users too narrow); that of hurt is Wilson's, those of robust and broken are never narrower "
+        "than his. hurt: users served worse than by the global model. Gain: over the best of the floors majority "
+        "(the user's most frequent label), none (the global model) and bias, by their means; of it bias: the share "
+        "of the gain over the global model that one number a label has as well. global: change on global test "
+        "texts, in points. loyal, prob.: label and probability loyalty to the global model. robust: right after "
+        f"all attacks ({attacks}) on the personal int8 artefact, of the attacked users' texts; change: against the "
+        "global model on the same texts, in points. rare broken: broken of those right before, of texts whose "
+        "label is not the user's most frequent one. words: the user's words that the update gives away. member: "
+        "AUC of telling learned from held-out texts. bytes: the largest update. Seeds together: a user's counts of "
+        "all seeds are added, so that a text counts once a seed and an interval is still over people.",
     ]
 
 
@@ -198,8 +230,8 @@ def _mean_of(values: Sequence[float | None], form: str) -> str:
     return form.format(sum(known) / len(known)) if known else "-"
 
 
-def _interval(found: Interval | None) -> str:
-    return "" if found is None else f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def _interval(found: Interval | None, digits: int = 1) -> str:
+    return "" if found is None else f" [{100 * found.low:.{digits}f}, {100 * found.high:.{digits}f}]"
 
 
 def _share(k: int, n: int) -> str:

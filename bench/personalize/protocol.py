@@ -25,9 +25,6 @@ from grit.bench.personalize.texts import Base, Texts
 from grit.bench.personalize.users import User
 from grit.bench.types import CouldNotMeasure
 
-MAJORITY = "majority"
-FLOORS = (MAJORITY, "none", "bias")
-
 
 @dataclass(frozen=True)
 class Training:

@@ -5,9 +5,11 @@ As in :mod:`grit.bench.records`, two runs of one command write the same bytes bu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from grit.bench import records
@@ -15,6 +17,7 @@ from grit.bench.records import Fields, Natural, Ratio, Sha256
 from grit.bench.types import MalformedInput
 
 FILE = "personal.jsonl"
+PACKED = f"{FILE}.gz"  # for what is committed
 
 
 class AttackedPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,12 +99,15 @@ class Document(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def write(path: Path, documents: list[Document]) -> None:
-    records.write(path, b"".join(records.encode(document) + b"\n" for document in documents))
+    """``path`` ends as :data:`FILE` or :data:`PACKED`."""
+    lines = b"".join(records.encode(document) + b"\n" for document in documents)
+    records.write(path, records.compress(lines) if path.suffix == ".gz" else lines)
 
 
 def read(path: Path) -> list[Document]:
     """Raises MalformedInput for anything that :func:`write` did not write, StorageError where nothing can be read."""
-    lines = records.read(path).split(b"\n")
+    content = records.read(path)
+    lines = (records.decompress(content, str(path)) if path.suffix == ".gz" else content).split(b"\n")
     if lines.pop():
         raise MalformedInput(f"{path}: the last line is cut off; repeat the command that wrote it")
     return [records.decoded(line, Document, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
@@ -116,9 +122,66 @@ def joined(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _both(one: Row, other: Row) -> Row:
-    import msgspec
+def pooled(rows: Iterable[Row]) -> list[Row]:
+    """Rows of the seeds of one question put together: every user once, with the counts of all seeds.
 
+    An interval over users is then one over people, and no text counts as new because it was asked again. The row keeps
+    the first seed. Users that a seed lacks are left out.
+    """
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.key[:-1], []).append(row)
+    return [_pooled(each) for each in found.values()]
+
+
+def _pooled(rows: list[Row]) -> Row:
+    by_user = [{each.user: each for each in row.users} for row in rows]
+    names = [user for user in by_user[0] if all(user in people for people in by_user)]
+    return msgspec.structs.replace(
+        rows[0],
+        choices=tuple(choice for row in rows for choice in row.choices),
+        users=tuple(_one_user([people[name] for people in by_user]) for name in names),
+        notes=tuple(dict.fromkeys(note for row in rows for note in row.notes)),
+    )
+
+
+_COUNTS = (
+    *("n", "right", "before", "probe_n", "probe_right", "probe_before", "probe_same"),
+    *("words_read", "words_moved", "words_recovered"),
+)
+
+
+def _one_user(parts: list[UserPart]) -> UserPart:
+    attacked = [part.attacked for part in parts if part.attacked is not None]
+    return UserPart(
+        user=parts[0].user,
+        **{name: sum(getattr(part, name) for part in parts) for name in _COUNTS},
+        probability_loyalty=_mean([part.probability_loyalty for part in parts]),
+        membership_auc=_mean([part.membership_auc for part in parts]),
+        update_bytes=max(part.update_bytes for part in parts),
+        attacked=AttackedPart(
+            **{name: sum(getattr(part, name) for part in attacked) for name in AttackedPart.__struct_fields__}
+        )
+        if len(attacked) == len(parts)
+        else None,
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def below(folders: Iterable[Path]) -> list[Row]:
+    """The rows of every such file in or below folders, plain or packed; a row found twice counts once."""
+    files = [file for folder in folders if folder.is_dir() for name in (FILE, PACKED) for file in folder.rglob(name)]
+    found: dict[bytes, Row] = {}
+    for document in (document for file in sorted(files) for document in read(file)):
+        found.setdefault(records.encode(document.row), document.row)
+    return list(found.values())
+
+
+def _both(one: Row, other: Row) -> Row:
     return msgspec.structs.replace(
         one,
         revision=records.digest(f"{one.revision}{other.revision}".encode()),

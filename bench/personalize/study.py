@@ -36,7 +36,7 @@ from grit.bench.personalize import (
     users,
 )
 from grit.bench.personalize.protocol import Person, Training
-from grit.bench.personalize.summary import PERCENTILE_USERS
+from grit.bench.personalize.summary import MAJORITY, PERCENTILE_USERS
 from grit.bench.personalize.texts import Base, Texts
 from grit.bench.progress import Report
 from grit.bench.train import train
@@ -354,7 +354,7 @@ def _majority_row(cell: Cell, tested: Sequence[Person], k: int) -> results.Row:
                     before=protocol.right(none, cell.base, None, person.held_out),
                 )
             )
-    return _as_row(cell, protocol.MAJORITY, k, (), found, ())
+    return _as_row(cell, MAJORITY, k, (), found, ())
 
 
 def _prior(data: Dataset) -> list[int]:

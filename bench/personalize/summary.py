@@ -14,6 +14,8 @@ import numpy as np
 
 from grit.bench.statistics import Interval, paired_bootstrap, wilson
 
+MAJORITY = "majority"
+FLOORS = (MAJORITY, "none", "bias")  # what needs no learning from texts
 PERCENTILE_USERS = 30
 RESAMPLES = 2000  # of users: the ends of an interval are then known to about a thirtieth of its width
 
@@ -64,6 +66,46 @@ def summarise(
 
 def _bootstrap(one: np.ndarray, other: np.ndarray) -> Interval:
     return paired_bootstrap(one, other, resamples=RESAMPLES)
+
+
+class Ratio(NamedTuple):
+    """``k`` of ``n``, summed over users; ``k`` of a change may be negative."""
+
+    k: int
+    n: int
+    value: float
+    interval: Interval | None  # None for a single user
+
+
+def change(k: Sequence[int], n: Sequence[int]) -> Ratio | None:
+    """Counts a user as one ratio; None where there is nothing to count.
+
+    Texts of one user are answered by one copy and fall together, so the interval resamples users, not texts: the
+    percentile bootstrap of a ratio of sums.
+    """
+    counts, texts = np.asarray(k, np.int64), np.asarray(n, np.int64)
+    if not texts.sum():
+        return None
+    interval = None
+    if len(texts) > 1:
+        drawn = np.random.default_rng(0).multinomial(len(texts), [1 / len(texts)] * len(texts), RESAMPLES)
+        drawn = drawn[drawn @ texts > 0]
+        low, high = np.quantile((drawn @ counts) / (drawn @ texts), [0.025, 0.975])
+        interval = Interval(float(low), float(high))
+    return Ratio(int(counts.sum()), int(texts.sum()), float(counts.sum() / texts.sum()), interval)
+
+
+def share(k: Sequence[int], n: Sequence[int]) -> Ratio | None:
+    """As :func:`change`, of texts each of which counts or does not.
+
+    The interval is never narrower than Wilson's over texts: none of six broken is no proof that none will be.
+    """
+    found = change(k, n)
+    if found is None:
+        return None
+    texts = wilson(found.k, found.n)
+    users = found.interval or texts
+    return found._replace(interval=Interval(min(users.low, texts.low), max(users.high, texts.high)))
 
 
 def captured(right: Sequence[int], bias: Sequence[int], before: Sequence[int], n: Sequence[int]) -> float | None:
