@@ -404,7 +404,14 @@ def test_committed_bundles_are_whole_and_small(place: Path) -> None:
     assert report.code == 0, report.findings
 
 
-@pytest.mark.parametrize("place", COMMITTED, ids=lambda place: str(place.relative_to(ROOT)))
+# Replaying takes seconds a row: the rows of one scheme always, the others in the long tests.
+REPLAYED = [
+    pytest.param(place, marks=() if ".proposed." in place.name else pytest.mark.long, id=str(place.relative_to(ROOT)))
+    for place in COMMITTED
+]
+
+
+@pytest.mark.parametrize("place", REPLAYED)
 def test_committed_bundles_replay(place: Path, real_data: Path) -> None:
     report = verify.verify(submission.read_bundle(place), verify.Setting(respond=verify.unguarded))
     assert report.code == 0, report.findings
