@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from grit.bench import datasets, experiment, machine, records
-from grit.bench.experiment import ARTEFACT, Folder
+from grit.bench.experiment import ARTEFACT, Folder, RowPlan
 from grit.bench.operands import callable_of, data_of, given, is_function, is_given, row_name
 from grit.bench.progress import Report, display
 from grit.bench.run import TIMES, saved, write_board
@@ -26,7 +26,7 @@ from grit.bench.run import train as train_rows
 from grit.bench.types import Dataset, Example, UsageError
 
 if TYPE_CHECKING:
-    from grit.bench.explain.scores import Asked, Explanation, Shuffled, Truth
+    from grit.bench.explain.scores import Asked, Explanation, Loyal, Masked, Shuffled, Trained, Truth
     from grit.bench.explain.show import Sentence
     from grit.bench.explain.survey import Progress, Speaker
 
@@ -235,10 +235,13 @@ def _explanation(
 
     started = time.perf_counter()
     texts = [example.text for example in examples]
-    faithful, exact = survey.faithfulness(row, texts, progress)
-    loyal = survey.loyalty(row, teachers.teacher, teachers.twin, texts, progress) if teachers and asked.teacher else ()
+    faithful, exact, normalised = survey.faithfulness(row, texts, progress)
+    loyal: tuple[Loyal, ...] = ()
+    taus: survey.ByText = [None] * len(texts)
+    if teachers and asked.teacher:
+        loyal, taus = survey.loyalty(row, teachers.teacher, teachers.twin, texts, progress)
     outcomes = records.read_evidence(folder.evidence(row.name)).attacks if folder and asked.attacks else {}
-    truth, shuffled = _truth(row, folder, data, examples, progress) if folder and asked.planted else ({}, ())
+    known = _truth(row, folder, data, examples, progress) if folder and asked.planted else _Known()
     return Explanation(
         asked=asked,
         exact=exact,
@@ -247,9 +250,16 @@ def _explanation(
         faithful=faithful,
         loyal=loyal,
         attacked=survey.under_attack(row, examples, outcomes, progress),
-        truth=tuple(part for parts in truth.values() for part in parts),
-        unlearned=tuple(kind for kind, parts in truth.items() if not parts),
-        shuffled=shuffled,
+        truth=known.truth,
+        unlearned=known.unlearned,
+        shuffled=known.shuffled,
+        masked=known.masked,
+        trained=_trained(_plan(folder, row.name)) if folder else None,
+        texts={
+            example.id: pair
+            for example, pair in zip(examples, zip(normalised, taus, strict=True), strict=True)
+            if pair != (None, None)
+        },
         run={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 3),
@@ -259,23 +269,29 @@ def _explanation(
     )
 
 
+class _Known(NamedTuple):
+    """What explanations are held against where the truth is known; see Explanation."""
+
+    truth: tuple[Truth, ...] = ()
+    unlearned: tuple[str, ...] = ()
+    shuffled: tuple[Shuffled, ...] = ()
+    masked: tuple[Masked, ...] = ()
+
+
 def _truth(
     row: Speaker,
     folder: Folder,
     data: Dataset,
     examples: Sequence[Example],
     progress: Progress,
-) -> tuple[dict[str, tuple[Truth, ...]], tuple[Shuffled, ...]]:
-    """Models of the row's make that learned a planted shortcut, and the row itself without what it learned."""
+) -> _Known:
+    """Models of the row's make that learned a planted shortcut, the row without what it learned, and all its masks."""
     from grit.bench import checkpoint
     from grit.bench.explain import survey, truth
     from grit.bench.explain.cut import Cut
 
     model = checkpoint.load_model(folder.model(row.name))
-    trained = experiment.from_config(folder.path)
-    plans = experiment.rows(trained)
-    teacher = experiment.teacher_plan(trained, plans)
-    plan = next(plan for plan in (*plans, *([teacher] if teacher else ())) if plan.name == row.name)
+    plan = _plan(folder, row.name)
     small = dataclasses.replace(data, train=datasets.subset(data.train, PLANTED_N, data.name))
     make = survey.Make(type(model), plan.config, plan.recipe)
     found: dict[str, tuple[Truth, ...]] = {
@@ -283,7 +299,28 @@ def _truth(
     }
     cut = Cut(truth.shuffled(model, row.seed))
     blind = survey.Speaker(row.name, "", cut, cut, row.explainers, row.seed)
-    return found, survey.randomised(row, blind, [example.text for example in examples], progress)
+    texts = [example.text for example in examples]
+    return _Known(
+        truth=tuple(part for parts in found.values() for part in parts),
+        unlearned=tuple(kind for kind, parts in found.items() if not parts),
+        shuffled=survey.randomised(row, blind, texts, progress),
+        masked=survey.masked(row, texts, progress),
+    )
+
+
+def _plan(folder: Folder, row: str) -> RowPlan:
+    """How a row of a run, or its teacher, was trained."""
+    trained = experiment.from_config(folder.path)
+    plans = experiment.rows(trained)
+    teacher = experiment.teacher_plan(trained, plans)
+    return next(plan for plan in (*plans, *([teacher] if teacher else ())) if plan.name == row)
+
+
+def _trained(plan: RowPlan) -> Trained:
+    from grit.bench.explain.scores import Trained
+
+    scheme = plan.scheme.name
+    return Trained(model=plan.name.removesuffix(f".{scheme}.s{plan.seed}"), scheme=scheme, seed=plan.seed)
 
 
 def _sentence(row: Speaker, text: str, labels: Sequence[str], gold: int | None) -> Sentence:

@@ -93,6 +93,12 @@ def test_every_row_is_explained_and_the_teacher_too(explained: Explained) -> Non
     assert [each.asked.row.partition("[")[0] for each in explained.explanations] == ["student", "teacher"]
     for each in explained.explanations:
         assert each.asked.n == 4 and 0 <= each.exact <= 4 and each.asked.data == "pings"
+        assert each.trained and each.asked.row.startswith(each.trained.model) and each.trained.seed == 0
+        assert each.trained.scheme in ("distil", "natural")
+        normalised, taus = zip(*each.texts.values(), strict=True)
+        assert each.normalised("integrated") == scores.mean_or_none(normalised)
+        assert each.loyalty("integrated") == scores.mean_or_none(taus)
+        assert set(each.texts) <= {example.id for example in datasets.load("pings").test}
         rows = [(part.explainer, part.reversed) for part in each.faithful]
         assert rows == [
             *((name, way) for name in ("integrated", "occlusion") for way in (False, True)),
@@ -190,6 +196,8 @@ def test_scores_answer_the_very_question_only() -> None:
     ):
         assert not one.answers(msgspec.structs.replace(one.asked, **change)), change
     assert not msgspec.structs.replace(one, version="0").answers(one.asked)
+    known = msgspec.structs.replace(one, asked=msgspec.structs.replace(one.asked, planted=True))
+    assert known.answers(one.asked)  # and more than was asked
 
 
 def test_one_row_alone_still_has_its_teacher(home: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from grit.bench.explain import attacked, survey
+from grit.bench.explain import attacked, scores, survey
 from grit.bench.explain.agreement import kendall, overlap, top
 from grit.bench.explain.explainers import EXPLAINERS
 from grit.bench.explain.faithfulness import (
@@ -235,8 +235,11 @@ def silent(stage: str, done: float, total: float) -> None:
 
 
 def test_random_and_reversed_stand_beside_every_score() -> None:
-    found, exact = survey.faithfulness(speaker(Saturated(1)), [*TEXTS, ""], silent)
+    found, exact, by_text = survey.faithfulness(speaker(Saturated(1)), [*TEXTS, ""], silent)
     assert exact == len(TEXTS)
+    of_texts = [value for value in by_text if value is not None]
+    assert by_text[-1] is None and len(of_texts) == len(TEXTS)
+    assert found[0].explainer == "integrated" and found[0].normalised == scores.mean(of_texts)
     rows = [(part.explainer, part.reversed) for part in found]
     assert rows == [*itertools.product(EXPLAINERS, (False, True)), (RANDOM, False)]
     by_row = dict(zip(rows, found, strict=True))
@@ -314,14 +317,17 @@ def test_loyalty_lies_between_chance_and_the_teachers_twin() -> None:
     teacher = Bumpy(1)
     near, far = Bumpy(1), Bumpy(30)
     near.table.data *= 1.05
-    parts = survey.loyalty(speaker(far, "far"), speaker(teacher), speaker(near, "near"), TEXTS, silent)
+    parts, by_text = survey.loyalty(speaker(far, "far"), speaker(teacher), speaker(near, "near"), TEXTS, silent)
     taus = {(part.explainer, part.who): part.tau.value for part in parts}
     assert {who for _, who in taus} == {"student", "ceiling", "floor"}
     for name in EXPLAINERS:
         assert taus[name, "ceiling"] > 0.8, name
         assert taus[name, "ceiling"] > taus[name, "student"], name
         assert abs(taus[name, "floor"]) < 0.6, name
-    same = survey.loyalty(speaker(teacher, "copy"), speaker(teacher), None, TEXTS, silent)
+    student = next(part for part in parts if (part.explainer, part.who) == ("integrated", "student"))
+    assert student.tau == scores.mean_or_none(by_text)
+    same, by_text = survey.loyalty(speaker(teacher, "copy"), speaker(teacher), None, TEXTS, silent)
+    assert by_text == pytest.approx([1.0] * len(TEXTS))
     copies = [part for part in same if part.who == "student"]
     assert [part.tau.value for part in copies] == pytest.approx([1.0] * len(EXPLAINERS))
     assert [part.overlap.value for part in copies] == [1.0] * len(EXPLAINERS)
@@ -332,7 +338,7 @@ def test_loyalty_is_for_the_teachers_answer_not_the_students() -> None:
     """A student that always answers otherwise but for the same reasons, turned round, is not loyal."""
     teacher, contrary = Bumpy(4), Bumpy(4)
     contrary.out.data.neg_()
-    parts = survey.loyalty(speaker(contrary), speaker(teacher), None, TEXTS, silent)
+    parts, _ = survey.loyalty(speaker(contrary), speaker(teacher), None, TEXTS, silent)
     assert [part.tau.value for part in parts if part.who == "student"] == pytest.approx([-1.0] * len(EXPLAINERS))
 
 

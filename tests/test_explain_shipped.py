@@ -215,9 +215,10 @@ def test_every_model_of_the_house_is_surveyed_from_end_to_end() -> None:
     def silent(stage: str, done: float, total: float) -> None:
         assert done <= total
 
-    faithful, exact = survey.faithfulness(student, texts, silent)
+    faithful, exact, by_text = survey.faithfulness(student, texts, silent)
+    assert len(by_text) == 2 and None not in by_text
     assert exact == 2 and [part.explainer for part in faithful] == ["integrated"] * 2 + ["occlusion"] * 2 + [RANDOM]
-    loyal = survey.loyalty(student, teacher, speaker("prado", ("integrated", "occlusion")), texts, silent)
+    loyal, _ = survey.loyalty(student, teacher, speaker("prado", ("integrated", "occlusion")), texts, silent)
     assert {part.who for part in loyal} <= {"student", "ceiling", "floor"} and loyal
     examples = [Example("a" * 16, texts[0], 0)]
     outcome = Outcome("a" * 16, "survived", (Edit("replace", 1, "delta"),))

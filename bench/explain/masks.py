@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from grit.bench.explain.cut import CutText
+from grit.bench.explain.faithfulness import every_set
 from grit.bench.explain.texts import evidence
 from grit.bench.types import UsageError
 
@@ -58,10 +59,10 @@ class Relaxed:
     mended: int = 3  # roundings that are mended
 
 
-def objective(cut: CutText, label: int, aim: Aim, price: float, kept: np.ndarray) -> np.ndarray:
-    """kept bool [rows words] -> what the aim says of each mask, [rows]."""
+def objective(found: np.ndarray, kept: np.ndarray, aim: Aim, price: float) -> np.ndarray:
+    """What the aim says of each mask: kept bool [rows words] and the evidence under them, found [rows] -> [rows]."""
     of_evidence, of_hidden = _SIGNS[aim]
-    return of_evidence * evidence(cut.logits(kept, "occlude"), label) + of_hidden * price * (~kept).sum(axis=1)
+    return of_evidence * found + of_hidden * price * (~kept).sum(axis=1)
 
 
 def usual_price(cut: CutText, label: int) -> float:
@@ -71,13 +72,14 @@ def usual_price(cut: CutText, label: int) -> float:
     return max(abs(float(both[0] - both[1])) / max(n, 1) / 4, 0.01)
 
 
-def enumerated(cut: CutText, label: int, aim: Aim, price: float) -> Mask:
-    """The best of all 2^n masks; of equals, the one that hides the earlier words. Up to 12 words."""
+def enumerated(cut: CutText, label: int, price: float) -> Mapping[Aim, Mask]:
+    """The best of all 2^n masks for every aim, of up to 12 words. The model is asked once for all of them."""
     n = len(cut.words)
     if n > ENUMERATED:
         raise UsageError(f"a text of {n} words has 2^{n} masks; up to {ENUMERATED} words are enumerated: use find()")
-    kept = (np.arange(1 << n)[:, None] >> np.arange(n) & 1).astype(bool)
-    return _best(cut, label, aim, price, kept)
+    kept = every_set(n)
+    found = evidence(cut.logits(kept, "occlude"), label)
+    return {aim: _chosen(found, kept, aim, price) for aim in AIMS}
 
 
 def find(cut: CutText, label: int, aim: Aim, price: float, *, seed: int, settings: Relaxed | None = None) -> Mask:
@@ -89,7 +91,7 @@ def find(cut: CutText, label: int, aim: Aim, price: float, *, seed: int, setting
     rounded = np.unique(
         np.vstack([strengths > 0.5, np.ones((1, len(cut.words)), bool), np.zeros((1, len(cut.words)), bool)]), axis=0
     )
-    values = objective(cut, label, aim, price, rounded)
+    values = objective(evidence(cut.logits(rounded, "occlude"), label), rounded, aim, price)
     chosen = rounded[np.argsort(-values, kind="stable")[: settings.mended]]
     return max((_mended(cut, label, aim, price, kept) for kept in chosen), key=lambda mask: mask.value)
 
@@ -137,8 +139,10 @@ def _mended(cut: CutText, label: int, aim: Aim, price: float, kept: np.ndarray) 
 
 
 def _best(cut: CutText, label: int, aim: Aim, price: float, kept: np.ndarray) -> Mask:
-    values = objective(cut, label, aim, price, kept)
+    return _chosen(evidence(cut.logits(kept, "occlude"), label), kept, aim, price)
+
+
+def _chosen(found: np.ndarray, kept: np.ndarray, aim: Aim, price: float) -> Mask:
+    values = objective(found, kept, aim, price)
     at = int(values.argmax())
-    of_evidence, of_hidden = _SIGNS[aim]
-    hidden = int((~kept[at]).sum())
-    return Mask(kept[at], float(values[at]), float((values[at] - of_hidden * price * hidden) / of_evidence))
+    return Mask(kept[at], float(values[at]), float(found[at]))

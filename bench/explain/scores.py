@@ -83,6 +83,21 @@ class Shuffled(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tau: Mean
 
 
+class Masked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Of texts whose masks can all be tried, those of which the search found the best one for an aim."""
+
+    aim: str
+    optimal: Count
+
+
+class Trained(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a row was trained: what it is compared with has two of the three in common."""
+
+    model: str  # with its settings, as student[hidden=10]
+    scheme: str
+    seed: int
+
+
 class Asked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that the scores of a row depend on, but for the code: where it is the same, they are known already."""
 
@@ -111,12 +126,17 @@ class Explanation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     truth: tuple[Truth, ...] = ()
     unlearned: tuple[str, ...] = ()  # kinds of shortcuts that a model of this make did not learn: no truth to find
     shuffled: tuple[Shuffled, ...] = ()
+    masked: tuple[Masked, ...] = ()
+    trained: Trained | None = None  # None: a model without its run
+    # example id -> normalised AOPC, and tau with the teacher, by the board's explainer: for rows compared text by text
+    texts: dict[str, tuple[float | None, float | None]] = {}
     version: str = __version__
     run: Fields = {}  # when, how long, where
 
     def answers(self, asked: Asked) -> bool:
-        """Whether these are the scores that are asked for, by this version."""
-        return self.asked == asked and self.version == __version__
+        """Whether these are the scores that are asked for, or these and a known truth, by this version."""
+        alone = msgspec.structs.replace(self.asked, planted=False)
+        return asked in (self.asked, alone) and self.version == __version__
 
     def normalised(self, explainer: str) -> Mean | None:
         """Normalised AOPC of an explainer, or of chance."""

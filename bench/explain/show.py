@@ -155,6 +155,8 @@ def notes(found: Explanation) -> Iterator[str]:
         )
     for kind in found.unlearned:
         yield f"planted {kind}: a model of this make did not learn it, so no truth is known"
+    for masked in found.masked:
+        yield f"masks to {masked.aim}: the best of all found for {masked.optimal.k} of {masked.optimal.n} short texts"
     for blind in found.shuffled:
         yield f"shuffled weights, {blind.explainer}: tau {written(blind.tau)} with the trained model's"
 

@@ -17,7 +17,7 @@ from grit.bench.explain import attacked, scores
 from grit.bench.explain.agreement import kendall, overlap
 from grit.bench.explain.explainers import EXPLAINERS, Case, Explainer
 from grit.bench.explain.faithfulness import EXACT, Faithfulness, Scores, order_of
-from grit.bench.explain.scores import Attacked, Faithful, Loyal, Shuffled, Truth, Who, mean, mean_or_none
+from grit.bench.explain.scores import Attacked, Faithful, Loyal, Masked, Shuffled, Truth, Who, mean, mean_or_none
 from grit.bench.explain.texts import Source, probability
 from grit.bench.records import Count
 from grit.bench.types import Dataset, Example, Model, Outcome, Recipe, UsageError
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float, float], None]
 """progress(stage, done, total)"""
+
+SAME = 1e-9  # evidence: sums of other batches may differ in the last bits
 
 
 def chosen(names: Sequence[str], *, gradients: bool = True) -> dict[str, Explainer]:
@@ -100,15 +102,21 @@ def _generator(seed: int, name: str, text: str) -> np.random.Generator:
 # --- faithfulness -------------------------------------------------------------------------------------
 
 
+ByText = list[float | None]
+"""What the board's explainer scores on each text; None where there is no such score, or another explainer."""
+
+
 def faithfulness(
     speaker: Speaker, texts: Sequence[str], progress: Progress, *, exact: int = EXACT
-) -> tuple[tuple[Faithful, ...], int]:
-    """Every explainer, itself and reversed, and chance, over texts; and how many texts have exact bounds."""
+) -> tuple[tuple[Faithful, ...], int, ByText]:
+    """Every explainer, itself and reversed, and chance, over texts; how many bounds are exact; each normalised."""
     found: dict[tuple[str, bool], list[Scores]] = {}
     bounded = 0
+    by_text: ByText = []
     for number, text in enumerate(texts):
         progress("faithfulness", number, len(texts))
         subject = speaker.shipped.open(text)
+        by_text.append(None)
         if not subject.words:
             continue
         judge = Faithfulness(subject, exact=exact)
@@ -119,10 +127,12 @@ def faithfulness(
             # The reverse of the very order, ties and all: the other way round, not another guess.
             backwards = np.argsort(order_of(attribution)).astype(np.float64)
             found.setdefault((name, True), []).append(judge.scores(backwards))
+            if name == scores.HEADLINE:
+                by_text[-1] = found[name, False][-1].normalised
         bounded += judge.bounds.exact
     progress("faithfulness", len(texts), len(texts))
     names = [(name, way) for name in speaker.explainers for way in (False, True)] + [(scores.RANDOM, False)]
-    return tuple(_faithful(name, way, found[name, way]) for name, way in names if (name, way) in found), bounded
+    return tuple(_faithful(*row, found[row]) for row in names if row in found), bounded, by_text
 
 
 def _faithful(name: str, way: bool, of_texts: Sequence[Scores]) -> Faithful:
@@ -141,9 +151,10 @@ def _faithful(name: str, way: bool, of_texts: Sequence[Scores]) -> Faithful:
 
 def loyalty(
     student: Speaker, teacher: Speaker, twin: Speaker | None, texts: Sequence[str], progress: Progress
-) -> tuple[Loyal, ...]:
-    """How far the student's reasons are the teacher's, for the teacher's answer; ``twin``: the ceiling."""
+) -> tuple[tuple[Loyal, ...], ByText]:
+    """How far the student's reasons are the teacher's, for the teacher's answer; ``twin``: the ceiling; each tau."""
     found: dict[tuple[str, Who], list[tuple[float, float]]] = {}
+    by_text: ByText = []
     for number, text in enumerate(texts):
         progress("loyalty", number, len(texts))
         label, _ = teacher.answer(text)
@@ -152,15 +163,19 @@ def loyalty(
         if twin is not None:
             others["ceiling"] = twin.attributions(text, label)
         others["floor"] = {name: student.chance(text, len(values)) for name, values in theirs.items()}
+        by_text.append(None)
         for who, attributions in others.items():
             for name, values in attributions.items():
                 if name in theirs and (tau := kendall(theirs[name], values)) is not None:
                     found.setdefault((name, who), []).append((tau, overlap(theirs[name], values)))
+                    if (name, who) == (scores.HEADLINE, "student"):
+                        by_text[-1] = tau
     progress("loyalty", len(texts), len(texts))
-    return tuple(
+    rows = (
         Loyal(explainer=name, who=who, tau=mean([tau for tau, _ in pairs]), overlap=mean([top for _, top in pairs]))
         for (name, who), pairs in found.items()
     )
+    return tuple(rows), by_text
 
 
 # --- under attack -------------------------------------------------------------------------------------
@@ -218,6 +233,26 @@ def randomised(speaker: Speaker, blind: Speaker, texts: Sequence[str], progress:
                 found.setdefault(name, []).append(tau)
     progress("shuffled weights", len(texts), len(texts))
     return tuple(Shuffled(explainer=name, tau=mean(taus)) for name, taus in found.items())
+
+
+def masked(speaker: Speaker, texts: Sequence[str], progress: Progress) -> tuple[Masked, ...]:
+    """How often the search finds the best mask, of the texts short enough to try all; nothing where there are none."""
+    from grit.bench.explain import masks
+
+    short = [text for text in texts if 0 < len(speaker.shipped.open(text).words) <= masks.ENUMERATED]
+    if speaker.cut is None or not short:
+        return ()
+    hits = dict.fromkeys(masks.AIMS, 0)
+    for number, text in enumerate(short):
+        progress("masks", number, len(short))
+        label, _ = speaker.answer(text)
+        cut = speaker.cut.open(text)
+        price = masks.usual_price(cut, label)
+        for aim, best in masks.enumerated(cut, label, price).items():
+            found = masks.find(cut, label, aim, price, seed=speaker.seed)
+            hits[aim] += found.value >= best.value - SAME
+    progress("masks", len(short), len(short))
+    return tuple(Masked(aim=aim, optimal=Count(k=k, n=len(short))) for aim, k in hits.items())
 
 
 @dataclass(frozen=True)
