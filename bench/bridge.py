@@ -113,6 +113,7 @@ class _WordLstm(CallableVictim):
         super().__init__(_plain(wrapper), name=name, classes=classes, unknown=unknown)
         self._wrapper = wrapper
         self._row_of: dict[str, int] = {}  # string -> its row of the embedding
+        self._written: tuple[Sequence[str], np.ndarray] | None = None  # words of a grid, their rows
 
     def gains(self, asked: Sequence[tuple[Subject, Gain, int]]) -> list[np.ndarray]:
         return [self._gains(subject.sentence, question) for subject, question, _ in asked]
@@ -133,8 +134,12 @@ class _WordLstm(CallableVictim):
             return (products - products[tokens[place]]).float().numpy()  # single precision: TextAttack's own
 
         if isinstance(edits, Grid) and not question.aligned:
-            written = self._rows_of(edits.words)
-            return np.array([rises(site)[written] for site in edits.sites], np.float64).ravel()
+            if self._written is None or self._written[0] is not edits.words:
+                self._written = edits.words, self._rows_of(edits.words)
+            gains = np.empty((len(edits.sites), len(edits.words)))
+            for row, site in enumerate(edits.sites):
+                gains[row] = rises(site)[self._written[1]]
+            return gains.ravel()
         places = [sentence.piece_of(edit.index) if question.aligned else edit.index for edit in edits]
         strings = [
             self._piece(sentence, place, base, edit) if question.aligned else edit.word

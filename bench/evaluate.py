@@ -141,7 +141,7 @@ def attack_all(
     def text_of(example: Example) -> Text:
         return Text(example.text, threat, lexicon, stop_words=stop_words, vocabulary=vocabulary)
 
-    key = _journal_key(victim, attack, examples, name, seed, lexicon, stop_words, vocabulary)
+    key = _journal_key(victim, attack, examples, name, seed, lexicon, stop_words, vocabulary) if journal else ""
     total = len(examples)
     with _rare_collections(), _Journal(journal, key, name, [example.id for example in examples]) as book:
         outcomes: dict[int, Outcome] = dict(book.outcomes)
@@ -585,6 +585,8 @@ class _Journal:
             raise MalformedInput(f"journal {self._path} is damaged ({error}); delete it to start again") from error
 
     def write(self, place: int, outcome: Outcome) -> None:
+        if self._file is None:
+            return
         row = {"place": place, **asdict(outcome)}
         if math.isnan(outcome.margin):
             row["margin"] = None

@@ -76,6 +76,8 @@ def levenshtein(a: str, b: str) -> int:
     a, b = _without_common_ends(a, b)
     if not a or not b:
         return len(a) + len(b)
+    if len(a) == len(b) <= 2:  # one letter for another, or two of them: neither end is common
+        return len(a)
     rises, falls = _columns(_places(a), len(a), _first_column(len(a)), b)
     return len(b) + rises.bit_count() - falls.bit_count()
 
@@ -458,11 +460,10 @@ class Text:
 
         Only replacements are told how far, and only where a limit asks: all others count as beyond any limit.
         """
-        limit = self.threat.max_text_distance
-        if limit is None:
-            return 0, self._illegal(edit)
-        moved = levenshtein(self.words[edit.index], edit.word) if edit.op == "replace" else limit + 1
-        return moved, self._illegal(edit)
+        limit, reason = self.threat.max_text_distance, self._illegal(edit)
+        if limit is None or reason is not None:
+            return 0, reason
+        return levenshtein(self.words[edit.index], edit.word) if edit.op == "replace" else limit + 1, None
 
     def _illegal(self, edit: Edit) -> str | None:
         op, index, word = edit

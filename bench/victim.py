@@ -418,6 +418,9 @@ class Victim:
         self._rows = rows
         self._pieces: dict[str, bytes] = {}
         self._unknown = np.asarray(artefact.intern([""]), np.int32).tobytes()
+        # Looked up once: to ask a protocol of an object takes longer than to read a short text.
+        self._forgetful = artefact if isinstance(artefact, Forgetful) else None
+        self._order = artefact.order if isinstance(artefact, OfNgrams) else 0
 
     @property
     def has_gradients(self) -> bool:
@@ -425,12 +428,12 @@ class Victim:
 
     @property
     def crowded(self) -> bool:
-        return isinstance(self._artefact, Forgetful) and self._artefact.interned > _INTERNED
+        return self._forgetful is not None and self._forgetful.interned > _INTERNED
 
     def forget(self) -> None:
         self._pieces.clear()
-        if isinstance(self._artefact, Forgetful):
-            self._artefact.forget()
+        if self._forgetful is not None:
+            self._forgetful.forget()
             self._unknown = np.asarray(self._artefact.intern([""]), np.int32).tobytes()
 
     def open(self, sentence: Text) -> Subject:
@@ -440,8 +443,8 @@ class Victim:
         limit = self._artefact.max_tokens * _ROW_BYTES
         if self._artefact.separable:
             return _SplicedReader(sentence, _Pieces(sentence, self._remembered, self._unknown), self._input, limit)
-        if isinstance(self._artefact, OfNgrams) and self._artefact.order:
-            layout = _Ngrams(sentence, self._interned, self._unknown, self._artefact.order)
+        if self._order:
+            layout = _Ngrams(sentence, self._interned, self._unknown, self._order)
             return _SplicedReader(sentence, layout, self._input, limit)
         return _WholeReader(sentence, self._input)
 
