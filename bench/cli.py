@@ -538,6 +538,7 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
     """The board of run folders and bundles (default: all under runs/); -o writes it as a self-contained page."""
     from grit.bench import leaderboard, records, submission
     from grit.bench.explain import scores
+    from grit.bench.personalize import headline, results
     from grit.bench.site import verdicts, write_page
 
     if format_ == "readme":
@@ -549,29 +550,38 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
     if not folders and not chosen[0].is_dir():
         raise CouldNotMeasure("no folder runs/ here: name run folders, or 'grit run' first")
     bundled = [row for folder in chosen if folder.is_dir() for row in submission.rows(folder)]
-    runs = [folder for folder in chosen if not bundled or next(folder.rglob(records.RECORDS), None) is not None]
+    personal = headline.headlines(results.below(chosen))
+    other = bool(bundled or personal)
+    runs = [folder for folder in chosen if not other or next(folder.rglob(records.RECORDS), None) is not None]
     rows = [*(leaderboard.load(runs) if runs else ()), *bundled]
     known = scores.below(chosen)
-    sections = leaderboard.board(rows, verified=verdicts.below(chosen) if bundled else None, explained=known)
+    checked = verdicts.below(chosen) if bundled else None
+    sections = leaderboard.board(rows, verified=checked, explained=known, personal=personal)
     if output is not None:
-        click.echo(str(write_page(sections, output)))
+        click.echo(str(write_page(sections, output, personal)))
     elif as_json:
-        click.echo(json.dumps(leaderboard.as_json(sections), indent=2, sort_keys=True, ensure_ascii=False))
+        value = leaderboard.as_json(sections) | ({"personal": headline.as_json(personal)} if personal else {})
+        click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
     elif format_ == "markdown":
-        click.echo(leaderboard.markdown(sections))
+        click.echo("\n".join(filter(None, [leaderboard.markdown(sections), headline.markdown(personal)])))
     elif format_ == "csv":
         click.echo(leaderboard.comma_separated(sections), nl=False)
     else:
         _print(sections)
+        click.echo(headline.text(personal), nl=False)
 
 
 def _readme(folders: tuple[Path, ...]) -> None:
-    """leaderboards/README.md, of the bundles below a folder."""
+    """leaderboards/README.md, of the bundles below a folder; of records of personalization alone, theirs."""
+    from grit.bench import submission
+    from grit.bench.personalize import overview as personal
+    from grit.bench.personalize import results
     from grit.bench.site.overview import overview
 
     if len(folders) != 1 or not folders[0].is_dir():
         raise UsageError("--format readme is of one folder of bundles: grit board leaderboards/ --format readme")
-    click.echo(overview(folders[0].resolve()), nl=False)
+    rows = [] if submission.bundles_below(folders[0]) else results.below(folders)
+    click.echo(personal.overview(rows) if rows else overview(folders[0].resolve()), nl=False)
 
 
 def _show(finished: Finished, as_json: bool) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from grit.bench.explain.scores import Explanation, Mean
+    from grit.bench.personalize.headline import Headline
     from grit.bench.statistics import Interval, Rank, Seeds
 
 LATENCY_TARGET = "local"  # whose median time stands in the table; other targets are in CSV, JSON and the page
@@ -69,6 +70,7 @@ class Line:
     evidence: Evidence | None = None  # over the same examples as that of the section's other lines
     verified: Verified | None = None
     explained: Explanation | None = None
+    personal: Headline | None = None  # of a model trained alike on other users of the same data
 
     @property
     def front(self) -> bool | None:
@@ -158,16 +160,18 @@ def board(
     alpha: float = 0.05,
     verified: Mapping[str, Verified] | None = None,
     explained: Mapping[str, Explanation] | None = None,
+    personal: Sequence[Headline] = (),
 ) -> tuple[Section, ...]:
     """The sections of the board, by dataset, the larger n first.
 
     alpha: family-wise error of a section's ranks; verified: digest of a row -> what its verdict says; explained:
-    digest of deployed bytes -> what was found out about their explanations, shown where it is on the row's own data.
+    digest of deployed bytes -> what was found out about their explanations, shown where it is on the row's own data;
+    personal: lines on personalization, each shown beside rows of the same data, model, scheme and recipe.
     """
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(_comparable(row.record), []).append(row)
-    sections = [_section(members, alpha, verified or {}, explained or {}) for members in groups.values()]
+    sections = [_section(members, alpha, verified or {}, explained or {}, personal) for members in groups.values()]
     return tuple(sorted(sections, key=lambda section: (section.data.name, -section.data.n, _comparable_text(section))))
 
 
@@ -182,7 +186,11 @@ def _comparable_text(section: Section) -> str:
 
 
 def _section(
-    rows: Sequence[Row], alpha: float, verified: Mapping[str, Verified], explained: Mapping[str, Explanation]
+    rows: Sequence[Row],
+    alpha: float,
+    verified: Mapping[str, Verified],
+    explained: Mapping[str, Explanation],
+    personal: Sequence[Headline],
 ) -> Section:
     digests = {id(row): row_digest(row.record) for row in rows}
     verdicts = {id(row): verified.get(digests[id(row)]) for row in rows}
@@ -215,6 +223,7 @@ def _section(
             row.evidence if paired[at] else None,
             verdicts[id(row)],
             _explained(row.record, explained),
+            _personal(row.record, personal),
         )
         for at, row in enumerate(placed)
     )
@@ -237,6 +246,15 @@ def _refuted(verified: Verified | None) -> bool:
 def _explained(record: Record, explained: Mapping[str, Explanation]) -> Explanation | None:
     found = explained.get(record.artefact.digest)
     return found if found is not None and found.asked.revision == record.data.revision else None
+
+
+def _personal(record: Record, lines: Sequence[Headline]) -> Headline | None:
+    if not lines or record.training is None:
+        return None
+    from grit.bench.personalize import headline
+
+    model, recipe = record.model, record.training.recipe
+    return headline.of(lines, record.data.name, model.name, record.scheme.name, model.config, recipe)
 
 
 def _unranked(
@@ -441,6 +459,10 @@ def cells(line: Line) -> dict[str, Any]:
             found[f"{key}_k"], found[f"{key}_n"] = count.k, count.n
     if line.explained is not None:
         found |= _reasons(line.explained)
+    if line.personal is not None:
+        from grit.bench.personalize import headline
+
+        found |= headline.values(line.personal)
     for part, size in sorted(record.artefact.sizes_bytes.items()):
         found[f"bytes:{part}"] = size
     for cell in record.costs:
@@ -478,6 +500,14 @@ def loyal(line: Line) -> Mean | None:
     from grit.bench.explain.scores import HEADLINE
 
     return None if line.explained is None else line.explained.loyalty(HEADLINE)
+
+
+def personal(line: Line) -> str:
+    """74.0 (+1.2): accuracy of personal copies, mean over users, and the gain over the best floor."""
+    if line.personal is None:
+        return "-"
+    found = line.personal.summary
+    return f"{100 * found.mean:.1f} ({100 * found.gain:+.1f})"
 
 
 def ratio(mean: Mean | None) -> str:
@@ -587,6 +617,8 @@ def columns(section: Section, *, with_parts: bool = False) -> dict[str, Column]:
         found["faithful"] = Column("Faithful", lambda line: ratio(faithful(line)))
     if any(map(loyal, section.lines)):
         found["loyal"] = Column("Loyal", lambda line: ratio(loyal(line)))
+    if any(line.personal for line in section.lines):
+        found["personal"] = Column("Personal", personal)
     if any(line.verified for line in section.lines):
         found["verified"] = Column("Verified", _verified_cell, number=False)
     found["flags"] = Column("Flags", lambda line: ", ".join(flag.name for flag in line.record.flags), number=False)
@@ -653,6 +685,11 @@ def notes(section: Section) -> list[str]:
     if dates := sorted({line.record.run.created[:10] for line in section.lines if pooled(line.record)}):
         found.append(f"Pool: worst case with what broke the run's other rows, as of {', '.join(dates)}; not ranked.")
     found += _notes_on_reasons(section)
+    if any(line.personal for line in section.lines):
+        found.append(
+            "Personal: mean accuracy over users whom a model trained alike had never seen, after it learned from them, "
+            "and the gain over the best floor; the section on personalization has intervals and the price; not ranked."
+        )
     if any(line.rank for line in section.lines):
         found.append(
             "Same rank: not told apart from the best row of the group (exact McNemar on the same examples, Holm, 5 %)."
@@ -716,6 +753,7 @@ _DROPPED_FIRST = (
     "pool",
     "faithful",
     "loyal",
+    "personal",
     "verified",
     "flags",
     "k/n",

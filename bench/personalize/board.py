@@ -60,15 +60,15 @@ def markdown(rows: Sequence[Row]) -> str:
             f"### {dataset}: {model} {scheme}, start {start}, seed {seed}, k = {k}, "
             f"{len(people)} test users, {sum(each.n for each in people):,} held-out texts",
             "",
-            _line(HEADINGS),
-            _line(["---"] * len(HEADINGS)),
+            line(HEADINGS),
+            line(["---"] * len(HEADINGS)),
         ]
-        lines += [_line(cells(group, arm)) for arm in group]
+        lines += [line(cells(group, arm)) for arm in group]
         if all(summary(group, arm).p10 is None for arm in group):
-            lines += ["", _line(["user", "n", *group]), _line(["---"] * (2 + len(group)))]
+            lines += ["", line(["user", "n", *group]), line(["---"] * (2 + len(group)))]
             for place, each in enumerate(people):
                 lines.append(
-                    _line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())])
+                    line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())])
                 )
         lines += [f"\n{note}" for note in dict.fromkeys(note for row in group.values() for note in row.notes)]
     lines += ["", *seeds_table(rows), *costs(rows), *legend(rows)]
@@ -164,12 +164,12 @@ def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
             f"### {dataset}: {model} {scheme}, start {start}, k = {k}, seeds {', '.join(map(str, seeds))} together, "
             f"{len(people)} test users, {sum(each.n for each in people) // len(seeds):,} held-out texts",
             "",
-            _line([*HEADINGS, "gain by seed"]),
-            _line(["---"] * (len(HEADINGS) + 1)),
+            line([*HEADINGS, "gain by seed"]),
+            line(["---"] * (len(HEADINGS) + 1)),
         ]
         for arm in group:
             each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values() if arm in found)
-            lines.append(_line([*cells(group, arm), each]))
+            lines.append(line([*cells(group, arm), each]))
     return lines
 
 
@@ -190,11 +190,11 @@ def costs(rows: Sequence[Row]) -> list[str]:
                     "RAM to train",
                     "peak RAM",
                 )
-                lines += [_line(headings), _line(["---"] * len(headings))]
+                lines += [line(headings), line(["---"] * len(headings))]
             shown = [row.model, cell.target, f"{facts['classes']} x {facts['features']}, batch {facts['batch']}"]
             shown += [_count(values.get(name)) for name in ("step_instructions", "reading_instructions")]
             shown += [_count(values.get(name)) for name in ("training_bytes", "peak_bytes")]
-            lines.append(_line(shown))
+            lines.append(line(shown))
     if lines:
         lines += [
             "",
@@ -238,5 +238,6 @@ def _share(k: int, n: int) -> str:
     return f"{100 * k / n:.1f}" if n else "-"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -16,12 +16,15 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grit.bench import leaderboard
 from grit.bench.leaderboard import CORES, Line, Section
 from grit.bench.records import FLAGS, write
 from grit.bench.site import data
+
+if TYPE_CHECKING:
+    from grit.bench.personalize.headline import Headline
 
 PAGE = "index.html"
 SCRIPTS = "scripts"
@@ -40,23 +43,25 @@ PROGRAM = (
 _HERE = Path(__file__).parent
 
 
-def write_page(sections: Sequence[Section], folder: Path) -> Path:
+def write_page(sections: Sequence[Section], folder: Path, personal: Sequence[Headline] = ()) -> Path:
     """Writes the page, and the edit scripts it has no room for, into a folder; where the page is. StorageError."""
     packed = data.pack(sections)
     for key, scripts in packed.beside.items():
         write(folder / SCRIPTS / f"{key}.json.gz", scripts)
     path = folder / PAGE
-    write(path, _rendered(sections, packed))
+    write(path, _rendered(sections, packed, personal))
     return path
 
 
-def render(sections: Sequence[Section]) -> bytes:
+def render(sections: Sequence[Section], personal: Sequence[Headline] = ()) -> bytes:
     """The page, as UTF-8."""
-    return _rendered(sections, data.pack(sections))
+    return _rendered(sections, data.pack(sections), personal)
 
 
-def _rendered(sections: Sequence[Section], packed: data.Packed) -> bytes:
+def _rendered(sections: Sequence[Section], packed: data.Packed, personal: Sequence[Headline]) -> bytes:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from grit.bench.personalize import headline
 
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -73,6 +78,8 @@ def _rendered(sections: Sequence[Section], packed: data.Packed) -> bytes:
         digests=[_policy_digest(program) for program in programs],
         packed=packed,
         first_rows=FIRST_ROWS,
+        personal={"headings": headline.HEADINGS, "rows": [headline.cells(line) for line in personal]},
+        personal_note=headline.NOTE,
         notices=_text("vendored.txt"),
     )
     return page.encode()
@@ -163,6 +170,7 @@ def _shown(number: int, section: Section) -> dict[str, Any]:
         "pool": any(leaderboard.pooled(line.record) for line in lines),
         "faithful": any(map(leaderboard.faithful, lines)),
         "loyal": any(map(leaderboard.loyal, lines)),
+        "personal": any(line.personal for line in lines),
         "verified": any(line.verified for line in lines),
         "costs": costs,
         "lines": [_line(line, costs) for line in lines],
@@ -186,6 +194,7 @@ def _line(line: Line, costs: Sequence[Column]) -> dict[str, Any]:
         "pool": leaderboard.percent_count(leaderboard.pooled(record)),
         "faithful": leaderboard.ratio(leaderboard.faithful(line)),
         "loyal": leaderboard.ratio(leaderboard.loyal(line)),
+        "personal": leaderboard.personal(line),
         "costs": [column.text(cells) for column in costs],
         "raised": [flag.name for flag in record.flags],
         "badge": leaderboard.badge(line),

@@ -1,0 +1,92 @@
+"""leaderboards/personal/README.md: what the committed records say, made from them and nothing else.
+
+First what a reader may take away, as counts of comparisons whose interval leaves no doubt, then the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from grit.bench.personalize import board, headline
+from grit.bench.personalize.results import Row
+from grit.bench.personalize.summary import FLOORS
+from grit.bench.statistics import Interval
+
+OPENING = """\
+# Models that go on learning from their users
+
+A global model meets users it was never trained on and learns from k of their texts. Rate and epoch of every arm are
+chosen on validation users, and the global model untouched is among the choices. Gains are over the best of three floors
+that learn nothing from texts. How it is done: `bench/personalize/`.
+
+The records lie in the folders beside this file and hold counts, no text and no name of a user. They were made by
+`grit personalize leaderboards/personal/NAME.toml`; `grit board leaderboards/personal --format readme` makes this file.
+"""
+
+
+class Verdicts(NamedTuple):
+    """Comparisons, and those of them whose 95 % interval lies above and below nought."""
+
+    n: int
+    above: int
+    below: int
+
+    def __str__(self) -> str:
+        return f"{self.above} of {self.n} are above nought beyond doubt, {self.below} below"
+
+
+def verdicts(intervals: Sequence[Interval | None]) -> Verdicts:
+    known = [interval for interval in intervals if interval is not None]
+    return Verdicts(len(known), sum(each.low > 0 for each in known), sum(each.high < 0 for each in known))
+
+
+class Findings(NamedTuple):
+    """Of one data set: every arm that is no floor, at every k, model, scheme and start, all seeds together."""
+
+    gains: Verdicts  # over the best floor
+    forgetting: Verdicts  # of arms that learned: change on the global test texts
+    robustness: Verdicts  # of arms that learned and were attacked: change of robust accuracy
+
+
+def findings(rows: Sequence[Row]) -> dict[str, Findings]:
+    """By data set."""
+    found: dict[str, list[tuple[board.Group, str]]] = {}
+    for (dataset, *_), (group, _) in board.over_seeds(rows).items():
+        found.setdefault(dataset, []).extend((group, arm) for arm in group if arm not in FLOORS)
+    return {dataset: _findings(pairs) for dataset, pairs in found.items()}
+
+
+def _findings(pairs: Sequence[tuple[board.Group, str]]) -> Findings:
+    learned = [(group, arm) for group, arm in pairs if any(choice.epoch for choice in group[arm].choices)]
+    forgotten = [board.forgetting(group[arm].users) for group, arm in learned]
+    changed = [board.robustness(group, arm)[1] for group, arm in learned]
+    return Findings(
+        verdicts([board.summary(group, arm).gain_interval for group, arm in pairs]),
+        verdicts([each.interval for each in forgotten if each is not None]),
+        verdicts([each.interval for each in changed if each is not None]),
+    )
+
+
+def takeaway(rows: Sequence[Row]) -> Iterator[str]:
+    """A paragraph a data set."""
+    for dataset, found in findings(rows).items():
+        yield (
+            f"**{dataset}.** Gain over the best floor, every arm that learns at every k, model and start: "
+            f"{found.gains}. Accuracy on the global test after learning: {found.forgetting}. Robust accuracy of the "
+            f"copies against that of the global model on the same texts: {found.robustness}."
+        )
+
+
+def overview(rows: Sequence[Row]) -> str:
+    """The whole document, as Markdown."""
+    parts = [
+        OPENING,
+        "## What may be taken away\n",
+        "\n\n".join(takeaway(rows)) + "\n",
+        headline.markdown(headline.headlines(rows)),
+        "## Every arm",
+        "\n".join(board.seeds_table(rows, least=1)) + "\n",
+        "\n".join([*board.costs(rows), *board.legend(rows)]).strip() + "\n",
+    ]
+    return "\n".join(parts)
