@@ -135,6 +135,11 @@ def shortest_path(a: str, b: str, alphabet: str) -> int:
     return steps
 
 
+def test_levenshtein_of_all_short_strings() -> None:
+    short = ["".join(letters) for length in range(4) for letters in itertools.product("abc", repeat=length)]
+    assert all(levenshtein(a, b) == plain_levenshtein(a, b) for a in short for b in short)
+
+
 @given(st.text(alphabet="abcd", max_size=90), st.text(alphabet="abcd", max_size=90))
 def test_levenshtein_is_that_of_the_table(a: str, b: str) -> None:
     assert levenshtein(a, b) == plain_levenshtein(a, b)
