@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grit.bench import records
-from grit.bench.personalize import arms, board, results, study, summary
+from grit.bench import cli, leaderboard, records, site, statistics
+from grit.bench.personalize import arms, board, headline, overview, results, study, summary
 from grit.bench.personalize.results import AttackedPart, ChoicePart, Document, Row, UserPart
 from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
+
+sys.path.append(str(Path(__file__).parent))
+
+from made_rows import row_of
 
 EMPTY = Row(
     dataset="set",
@@ -230,6 +235,251 @@ def test_a_table_says_what_the_summary_says(rows: list[tuple[int, int, int]]) ->
     assert line(made, "last")["gain over best floor"].startswith(f"{100 * wanted.gain:+.1f}")
 
 
+# --- ratios over users ---------------------------------------------------------------------------------------
+
+
+counted = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=12)
+
+
+@given(counted)
+def test_a_share_is_a_ratio_of_sums_inside_an_interval_no_narrower_than_wilsons(pairs: list[tuple[int, int]]) -> None:
+    k, n = [min(pair) for pair in pairs], [pair[1] for pair in pairs]
+    found = summary.share(k, n)
+    assert found and (found.k, found.n) == (sum(k), sum(n)) and found.value == pytest.approx(sum(k) / sum(n))
+    assert found.interval and found.interval.low <= found.value <= found.interval.high
+    texts = statistics.wilson(sum(k), sum(n))
+    assert found.interval.low <= texts.low and found.interval.high >= texts.high
+
+
+@given(counted, st.integers(1, 5))
+def test_a_change_knows_its_sign_and_does_not_depend_on_how_often_all_is_asked(
+    pairs: list[tuple[int, int]], times: int
+) -> None:
+    k, n = [one - other for one, other in pairs], [pair[1] for pair in pairs]
+    found, mirrored = summary.change(k, n), summary.change([-each for each in k], n)
+    assert found and mirrored and mirrored.value == -found.value
+    assert summary.change([times * each for each in k], [times * each for each in n]) == found._replace(
+        k=times * found.k, n=times * found.n
+    ), "three seeds that say the same are no more people"
+    if len(k) == 1:
+        assert found.interval is None
+    elif found.interval:
+        assert found.interval.low <= found.value + 1e-12 and found.value <= found.interval.high + 1e-12
+
+
+def test_where_there_is_nothing_to_count_there_is_no_ratio() -> None:
+    assert summary.share([], []) is None and summary.change([0, 0], [0, 0]) is None
+    one_who_was_not_attacked = summary.share([1, 0], [2, 0])
+    assert one_who_was_not_attacked and one_who_was_not_attacked.value == 0.5
+
+
+def test_robustness_is_compared_on_the_texts_attacked_under_both() -> None:
+    rows = table(("last", [15, 15, 15]), before=[10, 10, 10])
+    bare = AttackedPart(n=5, clean=4, robust=3, minority=2, minority_attacked=1, minority_broken=1)
+    rows = with_user_parts(with_user_parts(rows, "none", attacked=bare), "last", attacked=worse(bare, 1))
+    found = line(rows, "last")
+    assert found["robust"].startswith("6/15 = 40.0 [") and found["change"] == "-20.0 [-20.0, -20.0]"
+    assert line(rows, "none")["change"] == "+0.0 [0.0, 0.0]"
+
+
+def worse(part: AttackedPart, by: int) -> AttackedPart:
+    return msgspec.structs.replace(part, robust=part.robust - by)
+
+
+# --- seeds together ----------------------------------------------------------------------------------------
+
+
+def seeds(*gains: int, **changes: Any) -> list[Row]:
+    """A seed each, in which every one of thirty users has so many right answers of twenty more than before."""
+    rows = []
+    for seed, gain in enumerate(gains):
+        rows += table(("last", [10 + gain] * 30), before=[10] * 30, seed=seed, **changes)
+    return rows
+
+
+@given(st.lists(st.integers(-10, 10), min_size=1, max_size=4))
+def test_the_mean_of_seeds_put_together_is_the_mean_of_their_means(gains: list[int]) -> None:
+    ((group, apart),) = board.over_seeds(seeds(*gains)).values()
+    found = board.summary(group, "last")
+    each = [board.summary(apart[seed], "last") for seed in apart]
+    assert found.mean == pytest.approx(sum(one.mean for one in each) / len(each)) and list(apart) == [
+        *range(len(gains))
+    ]
+    assert found.users == 30 and found.examples == 30 * 20 * len(gains)
+    assert found.hurt == (30 if sum(gains) < 0 else 0)
+
+
+def test_one_seed_put_together_is_itself() -> None:
+    rows = table(("last", [15, 15]), before=[10, 10])
+    assert [results.together([row]) for row in rows] == rows
+
+
+def test_an_arm_that_a_seed_lacks_is_not_put_together() -> None:
+    """Its floors would be over other seeds than itself."""
+    rows = [*seeds(1, 2), of("all", [10] * 30, [10] * 30)]
+    ((group, apart),) = board.over_seeds(rows).values()
+    assert "all" in apart[0] and list(group) == ["majority", "none", "bias", "last"]
+
+
+def test_everything_of_a_user_is_added_or_averaged() -> None:
+    part = AttackedPart(n=5, clean=4, robust=3, minority=2, minority_attacked=1, minority_broken=1)
+    first = {
+        "probe_n": 9,
+        "probe_right": 5,
+        "words_read": 3,
+        "membership_auc": 0.5,
+        "update_bytes": 8,
+        "attacked": part,
+    }
+    one = with_user_parts([of("last", [5], [4])], "last", **first)[0]
+    other = with_user_parts(
+        [of("last", [7], [4], seed=1)], "last", **first | {"membership_auc": 0.9, "update_bytes": 4}
+    )
+    (user,) = results.together([one, *other]).users
+    assert (user.n, user.right, user.before, user.probe_n, user.words_read) == (40, 12, 8, 18, 6)
+    assert user.membership_auc == pytest.approx(0.7) and user.update_bytes == 8 and user.probability_loyalty is None
+    assert user.attacked == AttackedPart(n=10, clean=8, robust=6, minority=4, minority_attacked=2, minority_broken=2)
+    half = [one, *with_user_parts(other, "last", attacked=None)]
+    assert results.together(half).users[0].attacked is None, "attacked under one seed alone"
+    fewer = msgspec.structs.replace(other[0], users=())
+    assert results.together([one, fewer]).users == ()
+
+
+# --- one line ------------------------------------------------------------------------------------------------
+
+
+def scored(rows: Sequence[Row], arm: str, score: float) -> list[Row]:
+    """The rows with another mean over validation users for an arm."""
+    choice = ChoicePart(fold="all", rate=0.1, epoch=3, score=score, users=9)
+    return [msgspec.structs.replace(row, choices=(choice,)) if row.arm == arm else row for row in rows]
+
+
+def test_the_arm_of_a_line_is_chosen_by_validation_users_and_not_by_the_result() -> None:
+    rows = table(("last", [10] * 3), ("all", [20] * 3), before=[10] * 3)
+    (found,) = headline.headlines(scored(rows, "all", 0.6))
+    assert found.arm == "last" and found.summary.mean == 0.5, "the better arm on test users was not the better guess"
+    (found,) = headline.headlines(rows)
+    assert found.arm == "last", "of equals the smaller"
+    assert headline.headlines(table(before=[10] * 3)) == (), "floors alone are no line"
+
+
+def test_a_line_is_of_the_most_examples_that_enough_users_have() -> None:
+    rows = [
+        row for k, users in ((1, 40), (4, 30), (8, 9)) for row in table(("last", [9] * users), before=[9] * users, k=k)
+    ]
+    assert [each.k for each in headline.headlines(rows)] == [4]
+    few = [row for k in (1, 64) for row in table(("last", [9] * 6), before=[9] * 6, k=k)]
+    assert [each.k for each in headline.headlines(few)] == [64]
+
+
+def test_there_is_a_line_a_model_and_a_start() -> None:
+    rows = [row for start in ("meta", "plain") for model in ("b", "a") for row in seeds(1, 2, start=start, model=model)]
+    found = headline.headlines(rows)
+    assert [(each.model, each.start) for each in found] == [(m, s) for m in "ab" for s in ("meta", "plain")]
+    assert {each.seeds for each in found} == {(0, 1)}
+    assert all(len(headline.cells(each)) == len(headline.HEADINGS) for each in found)
+    text = headline.markdown(found)
+    assert len({each.count("|") for each in text.splitlines() if each.startswith("|")}) == 1
+    assert "last is right in 57.5 [57.5, 57.5] %" in headline.text(found)
+    assert headline.markdown(()) == headline.text(()) == ""
+
+
+def test_values_for_programs_are_those_of_the_cells() -> None:
+    (found,) = headline.headlines(with_user_parts(seeds(2), "last", probe_n=10, probe_right=4, probe_before=5))
+    values = headline.values(found)
+    assert values["personal_arm"] == "last" and values["personal_none"] == 0.5
+    assert values["personal_accuracy"] == pytest.approx(0.6)
+    assert values["personal_gain"] == pytest.approx(0.1) and values["personal_floor"] in ("none", "bias")
+    assert values["personal_forgetting"] == pytest.approx(-0.1) and "personal_robust" not in values
+    assert values["personal_gain_low"] == pytest.approx(0.1) == values["personal_gain_high"], "all users gain alike"
+    assert json.dumps(headline.as_json([found]))
+
+
+# --- on the board ------------------------------------------------------------------------------------------------
+
+
+def like(row: records.Row, **changes: Any) -> list[Row]:
+    """Records of a model trained as a row of the board says it was."""
+    record = row.record
+    assert record.training
+    same = {"model": record.model.name, "scheme": record.scheme.name, "config": record.model.config}
+    same |= {"recipe": record.training.recipe, "dataset": record.data.name}
+    return [msgspec.structs.replace(each, **same | changes) for each in seeds(3)]
+
+
+def test_a_row_of_the_board_has_the_line_of_a_model_trained_alike() -> None:
+    row = row_of("student", "proposed", n=60)
+    (section,) = leaderboard.board([row], personal=headline.headlines(like(row)))
+    (shown,) = section.lines
+    assert leaderboard.columns(section)["personal"].cell(shown) == "65.0 (+15.0)"
+    assert leaderboard.cells(shown)["personal_arm"] == "last"
+    assert any(note.startswith("Personal: ") for note in leaderboard.notes(section))
+    assert "personal_accuracy" in leaderboard.comma_separated([section])
+    page = site.render([section], headline.headlines(like(row))).decode()
+    assert 'data-key="personal_accuracy"' in page and "65.0 (+15.0)" in page and 'id="personal-title"' in page
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "prado"},
+        {"scheme": "natural"},
+        {"config": {"hidden": 9}},
+        {"recipe": {"epochs": 9}},
+        {"dataset": "d"},
+        {"start": "meta"},
+    ],
+    ids=str,
+)
+def test_a_row_has_no_line_of_a_model_trained_otherwise(other: dict[str, Any]) -> None:
+    row = row_of("student", "proposed", n=60)
+    (section,) = leaderboard.board([row], personal=headline.headlines(like(row, **other)))
+    assert section.lines[0].personal is None and "personal" not in leaderboard.columns(section)
+    assert not any(note.startswith("Personal") for note in leaderboard.notes(section))
+    assert 'data-key="personal_accuracy"' not in site.render([section]).decode()
+
+
+def board_command(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["board", *words])
+    return capsys.readouterr().out
+
+
+def test_grit_board_reads_what_grit_personalize_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results.write(tmp_path / "one" / results.FILE, [document(row) for row in seeds(2, 4)])
+    place = str(tmp_path)
+    assert "set: small natural, start plain, k = 8, 30 users, seeds 0, 1" in board_command(place, capsys=capsys)
+    assert "| set | small | natural | plain | 0, 1 | 8 | 30 |" in board_command(
+        place, "--format", "markdown", capsys=capsys
+    )
+    (told,) = json.loads(board_command(place, "--json", capsys=capsys))["personal"]
+    assert told["personal_accuracy"] == pytest.approx(0.65) and told["model"] == "small"
+    page = Path(board_command(place, "-o", str(tmp_path / "site"), capsys=capsys).strip()).read_text(encoding="utf-8")
+    assert 'id="personal-title"' in page
+    readme = board_command(place, "--format", "readme", capsys=capsys)
+    assert readme == overview.overview(results.below([tmp_path])) and "## What may be taken away" in readme
+
+
+# --- what may be taken away ----------------------------------------------------------------------------------------
+
+
+def test_a_verdict_counts_what_is_beyond_doubt() -> None:
+    intervals = [statistics.Interval(*each) for each in ((0.1, 0.2), (-0.1, 0.2), (-0.3, -0.1), (0.0, 0.0))]
+    assert overview.verdicts([*intervals, None]) == (4, 1, 1)
+
+
+def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
+    rows = [row for k in (1, 4) for row in seeds(3, k=k)] + seeds(-2, k=16)
+    asleep = ChoicePart(fold="all", rate=0.1, epoch=0, score=0.5, users=9)
+    unchanged = [msgspec.structs.replace(of("all", [10] * 30, [10] * 30, k=4), choices=(asleep,))]
+    moved = with_user_parts(rows, "last", probe_n=10, probe_right=4, probe_before=5)
+    (found,) = overview.findings([*moved, *unchanged]).values()
+    assert found.gains == (4, 2, 1), "what chose to learn nothing is a comparison, too"
+    assert found.forgetting == (3, 0, 3) and found.robustness == (0, 0, 0)
+    (told,) = overview.takeaway([*moved, *unchanged])
+    assert "2 of 4 are above nought beyond doubt, 1 below" in told
+
+
 # --- on disk ----------------------------------------------------------------------------------------------
 
 
@@ -245,6 +495,18 @@ def test_equal_rows_are_equal_bytes_and_only_the_run_may_differ(tmp_path: Path) 
     assert [each.row for each in results.read(tmp_path / "a")] == rows
     for raw in (tmp_path / "a").read_text().splitlines():
         assert list(json.loads(raw)) == ["row", "run"] and json.loads(raw)["row"]["schema_version"] == 1
+
+
+def test_packed_records_are_the_same_records_and_count_once(tmp_path: Path) -> None:
+    rows = table(("last", [15, 15]), before=[10, 10])
+    for name in (results.FILE, results.PACKED):
+        results.write(tmp_path / name, [document(row) for row in rows])
+        assert [each.row for each in results.read(tmp_path / name)] == rows
+    assert (tmp_path / results.PACKED).stat().st_size < (tmp_path / results.FILE).stat().st_size / 2
+    assert results.below([tmp_path, tmp_path / "none"]) == rows
+    (tmp_path / results.PACKED).write_bytes(b"no gzip")
+    with pytest.raises(MalformedInput, match="not gzip"):
+        results.below([tmp_path])
 
 
 @pytest.mark.parametrize(

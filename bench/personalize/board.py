@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from grit.bench.personalize.results import Row, UserPart, pooled
+from grit.bench.personalize.results import Row, UserPart, together
 from grit.bench.personalize.summary import FLOORS, Ratio, Summary, captured, change, share, summarise
 from grit.bench.statistics import Interval
 
@@ -30,13 +30,19 @@ def groups(rows: Iterable[Row]) -> dict[tuple[Any, ...], Group]:
 
 
 def over_seeds(rows: Sequence[Row]) -> dict[tuple[Any, ...], tuple[Group, dict[int, Group]]]:
-    """(dataset, model, scheme, start, k) -> the seeds put together, and each seed's own group."""
-    found: dict[tuple[Any, ...], tuple[Group, dict[int, Group]]] = {}
-    for (*setting, _, k), group in groups(pooled(rows)).items():
-        found[(*setting, k)] = group, {}
+    """(dataset, model, scheme, start, k) -> the seeds put together, and each seed's own group.
+
+    Put together are the arms that every seed has, so that an arm and its floors are over the same seeds.
+    """
+    apart: dict[tuple[Any, ...], dict[int, Group]] = {}
     for (*setting, seed, k), group in groups(rows).items():
-        found[(*setting, k)][1][seed] = group
-    return found
+        apart.setdefault((*setting, k), {})[seed] = group
+    return {setting: (_together([*seeds.values()]), seeds) for setting, seeds in apart.items()}
+
+
+def _together(seeds: Sequence[Group]) -> Group:
+    everywhere = [arm for arm in seeds[0] if all(arm in group for group in seeds)]
+    return {arm: together([group[arm] for group in seeds]) for arm in everywhere}
 
 
 def summary(group: Group, arm: str) -> Summary:
@@ -168,7 +174,7 @@ def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
             line(["---"] * (len(HEADINGS) + 1)),
         ]
         for arm in group:
-            each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values() if arm in found)
+            each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values())
             lines.append(line([*cells(group, arm), each]))
     return lines
 

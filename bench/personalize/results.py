@@ -5,7 +5,7 @@ As in :mod:`grit.bench.records`, two runs of one command write the same bytes bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +122,12 @@ def joined(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def pooled(rows: Iterable[Row]) -> list[Row]:
+def together(rows: Sequence[Row]) -> Row:
     """Rows of the seeds of one question put together: every user once, with the counts of all seeds.
 
     An interval over users is then one over people, and no text counts as new because it was asked again. The row keeps
     the first seed. Users that a seed lacks are left out.
     """
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.key[:-1], []).append(row)
-    return [_pooled(each) for each in found.values()]
-
-
-def _pooled(rows: list[Row]) -> Row:
     by_user = [{each.user: each for each in row.users} for row in rows]
     names = [user for user in by_user[0] if all(user in people for people in by_user)]
     return msgspec.structs.replace(
