@@ -82,7 +82,14 @@ def read(path: Path, kind: type[Any] = Experiment) -> dict[str, Any]:
         wanted = msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"{path}: {error}") from error
-    return {name: getattr(wanted, name) for name in found} | ({"settings": tuple(_flat(table))} if table else {})
+    return {name: _whole(getattr(wanted, name)) for name in found} | (
+        {"settings": tuple(_flat(table))} if table else {}
+    )
+
+
+def _whole(value: Any) -> Any:
+    """A dataclass of a table with its defaults its own: msgspec leaves them to the class, and then nothing writes them."""
+    return dataclasses.replace(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _check_names(found: Mapping[str, Any], kind: type[Any], what: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from grit.bench import cli, records
+from grit.bench import cli, experiment, records
 from grit.bench.personalize import arms, board, results, study, summary, users
 from grit.bench.personalize.meta import Meta
 from grit.bench.personalize.protocol import Training
@@ -20,6 +20,7 @@ from grit.bench.personalize.study import Study
 from grit.bench.progress import silent
 from grit.bench.types import MalformedInput, UsageError
 
+PERSONAL = Path(__file__).resolve().parent.parent / "leaderboards" / "personal"
 KINDS = ("gentle sunny mellow", "stormy bitter rough")
 PLACES = "harbour garden kitchen station bridge market".split()
 QUICK = (("epochs", "2"), ("minimum_count", "1"), ("max_tokens", "12"))
@@ -285,10 +286,10 @@ def test_costs_are_shown_as_counts() -> None:
         engine="head.c",
         kind="emulated",
         values={"step_instructions": 12_345, "training_bytes": 678},
-        facts={"classes": 2, "features": 5, "batch": 8},
+        facts={"classes": 2, "features": 5, "batch": 8, "examples": 4, "parity_error": 2e-7},
     )
     text = board.markdown([*rows[:-1], msgspec.structs.replace(rows[-1], cost=(cell,))])
-    assert "| m | emu://cortex-m4 | 2 x 5, batch 8 | 12,345 | - | 678 | - |" in text
+    assert "| m | emu://cortex-m4 | 2 x 5, batch 8 | 4 | 12,345 | - | 678 | - | 2e-07 |" in text
     assert "on a device" not in board.markdown(rows)
 
 
@@ -336,6 +337,51 @@ def test_the_command_writes_rows_and_tables(tmp_path: Path, capsys: pytest.Captu
     assert str(tmp_path) not in json.dumps([row["row"] for row in value["rows"]]), "a row names the data, no place"
     code, out, _ = grit(*words, "-o", str(tmp_path / "out"), capsys=capsys)
     assert code == 0 and "gain over best floor" in out and "Rows and tables are in" in out
+
+
+def test_a_study_may_stand_in_a_file_and_options_replace_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.toml"
+    data = write_users(tmp_path / "people.jsonl")
+    file.write_text(
+        f'dataset = "{data}"\narms = ["last"]\nks = [1, 4]\nrobust_users = 0\nprobe = 5\ncores = []\n'
+        "[training]\nepochs = 2\n[settings]\nepochs = 1\nmax_tokens = 12\nminimum_count = 1\n"
+    )
+    code, out, _ = grit(
+        str(file), "--k", "4", "--set", "epochs=2", "-q", "-o", str(tmp_path / "out"), "--json", capsys=capsys
+    )
+    rows = [row["row"] for row in json.loads(out)["rows"]]
+    assert code == 0 and {(row["arm"], row["k"]) for row in rows} == {
+        (a, 4) for a in ("majority", "none", "bias", "last")
+    }
+    assert rows[0]["training"] == {"epochs": 2, "batch": 8}, "what a table leaves out keeps its default"
+    assert rows[0]["recipe"]["epochs"] == 2 and rows[0]["config"]["max_tokens"] == 12
+    assert rows[1]["users"][0]["probe_n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("arm = []", UsageError, "did you mean 'arms'"),
+        ("[training]\nepoch = 3", UsageError, "did you mean 'epochs'"),
+        ("[meta]\nround = 3", UsageError, "did you mean 'rounds'"),
+        ("training = 3", MalformedInput, "training"),
+        ('ks = "4"', MalformedInput, "Expected `array`"),
+    ],
+)
+def test_a_wrong_file_is_told_which_word(tmp_path: Path, text: str, error: type[Exception], said: str) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    with pytest.raises(error, match=said):
+        experiment.read(file, Study)
+
+
+@pytest.mark.parametrize("file", sorted(PERSONAL.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_committed_studies_name_what_there_is(file: Path) -> None:
+    wanted = Study(**experiment.read(file, Study))
+    study._check(wanted)
+    assert wanted.dataset == file.stem and len(wanted.seeds) == 3 and wanted.arms == Study().arms
 
 
 @pytest.mark.parametrize(

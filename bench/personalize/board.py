@@ -179,34 +179,31 @@ def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
     return lines
 
 
+COST_HEADINGS = (
+    *("model", "core", "head", "texts kept", "instructions a step", "to read a text", "RAM to train", "peak RAM"),
+    "off numpy by",
+)
+
+
 def costs(rows: Sequence[Row]) -> list[str]:
     """Training the last layer on a device: counts, no times."""
     lines: list[str] = []
     for row in rows:
         for cell in row.cost:
             values, facts = cell.values, cell.facts
-            if not lines:
-                lines = ["", "### Training the last layer on a device (head.c, emulated: counts, no times)", ""]
-                headings = (
-                    "model",
-                    "core",
-                    "head",
-                    "instructions a step",
-                    "to read a text",
-                    "RAM to train",
-                    "peak RAM",
-                )
-                lines += [line(headings), line(["---"] * len(headings))]
             shown = [row.model, cell.target, f"{facts['classes']} x {facts['features']}, batch {facts['batch']}"]
+            shown.append(f"{facts['examples']}")
             shown += [_count(values.get(name)) for name in ("step_instructions", "reading_instructions")]
             shown += [_count(values.get(name)) for name in ("training_bytes", "peak_bytes")]
-            lines.append(line(shown))
-    if lines:
-        lines += [
-            "",
-            "RAM in bytes: the remembered texts and the head; peak: with what reading a text needs.",
-        ]
-    return lines
+            lines.append(line([*shown, f"{facts['parity_error']:.1g}"]))
+    if not lines:
+        return []
+    return [
+        *("", "### Training the last layer on a device (head.c, emulated: counts, no times)", ""),
+        *(line(COST_HEADINGS), line(["---"] * len(COST_HEADINGS)), *dict.fromkeys(lines), ""),
+        "RAM in bytes: the remembered texts and the head; peak: with what reading a text needs. Off numpy by: the "
+        "largest difference of a weight after all steps from the same descent in numpy, of the largest weight or 1.",
+    ]
 
 
 def _count(value: float | None) -> str:
