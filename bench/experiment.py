@@ -88,7 +88,7 @@ def read(path: Path, kind: type[Any] = Experiment) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """A dataclass of a table with its defaults its own: msgspec leaves them to the class, and then nothing writes them."""
+    """A dataclass of a table with its defaults its own: msgspec leaves them to the class, where no encoder looks."""
     return dataclasses.replace(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 

@@ -178,6 +178,28 @@ def test_a_killed_study_goes_on_with_the_same_rows(
         assert list(row.users) == bare and row.choices == known[row.key].choices, "the same to the last digit"
 
 
+def test_a_study_killed_between_two_arms_goes_on_with_the_next(
+    done: tuple[Study, Path, list[results.Document]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = dataclasses.replace(done[0], seeds=(0,), robust_users=0)
+    honest, asked_for = study._row, []
+
+    def killed(cell: Any, arm: arms.Arm, k: int, *given: Any, **named: Any) -> results.Row:
+        asked_for.append((arm.key, k))
+        if len(asked_for) == 3:
+            raise KeyboardInterrupt
+        return honest(cell, arm, k, *given, **named)
+
+    monkeypatch.setattr(study, "_row", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(wanted, tmp_path / "out", silent)
+    rows = [each.row for each in study.run(wanted, tmp_path / "out", silent)]
+    assert asked_for[2:4] == [("last", 1)] * 2 and len(set(asked_for)) == len(asked_for) - 1 == 8
+    assert [file.name for file in (tmp_path / "out" / "cells").iterdir()] == ["student.natural.all.s0.plain.json"]
+    known = {each.row.key: each.row for each in done[2]}
+    assert all(row.choices == known[row.key].choices for row in rows)
+
+
 def _never(*given: Any, **named: Any) -> Any:
     raise AssertionError("done before")
 

@@ -1,7 +1,8 @@
 """A study, start to end: a global model a fold, every arm at every number of examples, records, a board.
 
-What is finished lies in the folder and is not done again: the global models, and one file of rows a model, seed, fold
-and start. The same command goes on where it was killed, and a folder of another study is refused.
+What is finished lies in the folder and is not done again: the global models, one file of rows a model, seed, fold and
+start, and of the one in work every row. The same command goes on where it was killed, and a folder of another study
+is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -83,6 +85,7 @@ class Cell:
     config: Any
     recipe: Any
     attacks: Mapping[str, Attack]
+    folder: Path  # where rows lie until all are there
     untouched: dict[str, robust.Withstood] = field(default_factory=dict)  # user -> the global model under attack
 
 
@@ -152,10 +155,11 @@ def _cell(
         report(name, "meta-training", 0, 1)
         trained = meta.meta_trained(trained, fold.tasks, study.meta, seed)
         report(name, "meta-training", 1, 1)
-    cell = Cell(study, model, seed, start, fold, Base(trained), config, recipe, attacks)
+    cell = Cell(study, model, seed, start, fold, Base(trained), config, recipe, attacks, file.with_suffix(""))
     rows, missing = _rows(cell, f"{name} {start}", report)
     kept = _Kept(rows=tuple(rows), missing=missing, seconds=round(time.perf_counter() - began, 3))
     records.write(file, records.encode(kept))
+    shutil.rmtree(cell.folder)
     return kept
 
 
@@ -203,7 +207,13 @@ def _rows(cell: Cell, job: str, report: Report) -> tuple[list[results.Row], tupl
         rows.append(_majority_row(cell, tested, k))
         for key in keys:
             report(job, "personalizing", done, len(ks) * len(keys))
-            rows.append(_row(cell, arms.get(key), k, validation, tested, probe, attack=k == attacked_k(tested, ks)))
+            kept = cell.folder / f"{key}.{k}.json"
+            if kept.is_file():
+                rows.append(records.decoded(records.read(kept), results.Row, str(kept)))
+            else:
+                attack = k == attacked_k(tested, ks)
+                rows.append(_row(cell, arms.get(key), k, validation, tested, probe, attack=attack))
+                records.write(kept, records.encode(rows[-1]))
             done += 1
     missing: tuple[records.CostPart, ...] = ()
     if cell.study.cores and (cell.seed, cell.start) == (study.seeds[0], study.starts[0]):
