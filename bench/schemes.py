@@ -40,6 +40,8 @@ SCHEMES: Mapping[str, Scheme] = {
         Scheme("proposed-distil", (_TASK, *_MAPPING, *_ROBUST_ALONE)),
         Scheme("proposed-mapped", (_TASK, _DISTIL, *_ROBUST)),
         Scheme("proposed-adversarial", (_TASK, _DISTIL, *_MAPPING)),
+        # what a model can hold whatever is written, with the budget of the ranked attacks counted; made for `bag`
+        Scheme("bounded", (_TASK, Term("bound", 2.0))),
         # comparison rows
         Scheme("infomax", (_TASK, _DISTIL, Term("infomax", 0.3))),
         Scheme("aspects", (_TASK, _DISTIL, Term("aspects", 0.3))),

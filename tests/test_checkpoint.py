@@ -26,7 +26,7 @@ LABELS = ("warm", "cold", "\u2603")
 
 KINDS: dict[str, Callable[[], Any]] = {
     name: lambda name=name: (cls := registry.load("models", name)).build(cls.Config(), TEXTS, 3, 0)
-    for name in ("student", "teacher", "fastgrnn", "prado", "tfidf", "hashed")
+    for name in ("student", "teacher", "fastgrnn", "prado", "tfidf", "bag", "hashed")
 } | {
     "sparse fastgrnn": lambda: FastGRNN.build(
         FastGRNN.Config(8, 16, rank_w=2, density_w=0.3, density_u=0.5), TEXTS, 3, 0

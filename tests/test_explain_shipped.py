@@ -35,6 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "prado": {"width": 32, "maps": 6, "bigrams": 4, "trigrams": 4},
     "hashed": {"buckets": 64},
     "tfidf": {},
+    "bag": {},
 }
 
 

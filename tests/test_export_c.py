@@ -281,7 +281,7 @@ def test_every_word_layer_gives_the_bits_of_the_reference(build: Build, body: st
 
 
 @pytest.mark.parametrize(
-    "name", ["fastgrnn", "student", pytest.param("teacher", marks=pytest.mark.long), "prado", "hashed", "tfidf"]
+    "name", ["fastgrnn", "student", pytest.param("teacher", marks=pytest.mark.long), "prado", "hashed", "tfidf", "bag"]
 )
 def test_every_model_of_the_house_compiles_to_its_own_bits(build: Build, name: str) -> None:
     """As its author configured it, on short texts, an empty one, and one of 10,000 words; fp32 within the tolerance."""

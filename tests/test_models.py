@@ -19,6 +19,7 @@ from torch.nn import functional
 from grit.bench import text
 from grit.bench.types import AttentionPool, FastGrnn, Lstm, Mean, Program, Recipe, Rows
 from grit.models import _vocabulary
+from grit.models.bag import Bag
 from grit.models.fastgrnn import FastGRNN, largest, run_cell
 from grit.models.hashed import Hashed
 from grit.models.prado import Prado
@@ -51,6 +52,7 @@ EVERY: dict[str, tuple[Any, Any]] = {
         Prado.Config(48, 8, 3, 4, 5, fourgrams=2, fivegrams=3, skip_one_bigrams=4, skip_two_bigrams=2),
     ),
     "tfidf": (TfIdf, TfIdf.Config()),
+    "bag": (Bag, Bag.Config()),
     "hashed": (Hashed, Hashed.Config(buckets=1024)),
 }
 every = pytest.mark.parametrize("name", EVERY)
@@ -118,7 +120,7 @@ def test_a_seed_makes_the_weights_and_no_global_generator_is_read(name: str) -> 
     assert random.getstate() == before[1]
     one, same, other = (dict(model.named_parameters()) for model in (one, same, other))
     assert all(torch.equal(weight, same[key]) for key, weight in one.items())
-    if not name.startswith(("tfidf", "hashed")):  # convex: they start at zero
+    if not name.startswith(("tfidf", "bag", "hashed")):  # convex: they start at zero
         assert not all(torch.equal(weight, other[key]) for key, weight in one.items())
 
 
@@ -251,7 +253,7 @@ def test_learns_a_simple_task(name: str) -> None:
     texts = [" ".join(rng.sample([*rng.choices(filler, k=6), marks[label]], 7)) for label in labels]
     model = built(name, texts=texts)
     codes, lengths = coded(model, texts)
-    linear = name in ("tfidf", "hashed")
+    linear = name in ("tfidf", "bag", "hashed")
     optimiser = torch.optim.Adam(model.parameters(), 0.3 if linear else 0.02)
     for step in range(50):
         optimiser.zero_grad()
@@ -659,7 +661,7 @@ def test_hashing_models_take_no_vocabulary(cls: Any) -> None:
         cls(cls.Config(), ("", "soup"), 2)
 
 
-# --- the two linear baselines -----------------------------------------------------------------------
+# --- the linear models ------------------------------------------------------------------------------
 
 
 def test_tfidf_is_the_textbook() -> None:
@@ -684,6 +686,17 @@ def test_tfidf_weighs_rare_words_more_and_unknown_ones_not_at_all() -> None:
     assert idf[""] == 0
     assert idf["the"] == pytest.approx(1.0)
     assert idf["soup"] == idf["bed"] == pytest.approx(math.log(4 / 2) + 1)
+
+
+def test_in_a_bag_a_word_moves_the_answer_by_its_own_votes() -> None:
+    model, words = exercised("bag"), ["soup", "zzz", "bed", "a"]
+    with torch.no_grad():
+        model.rows[0] = torch.tensor([0.25, -0.5, 1.0])  # unknown words vote, too
+        votes = model.rows[model.codes([*words, "the"])]
+        before = model(*coded(model, [" ".join(words)]))[0]
+        for place in range(4):
+            after = model(*coded(model, [" ".join([*words[:place], "the", *words[place + 1 :]])]))[0]
+            torch.testing.assert_close(after - before, (votes[4] - votes[place]) / 4)
 
 
 def test_hashed_tokens_are_words_and_pairs() -> None:

@@ -24,6 +24,7 @@ def test_the_named_schemes_hold_what_their_names_say() -> None:
     assert terms("mapped") == {"task", "distil"} | MAPPING
     assert terms("adversarial") == {"task"} | ROBUST
     assert terms("proposed") == {"task", "distil"} | MAPPING | ROBUST
+    assert terms("bounded") == {"task", "bound"}
 
 
 def test_each_ablation_lacks_one_objective_of_proposed() -> None:
@@ -40,7 +41,7 @@ def test_what_remains_in_an_ablation_is_weighted_as_in_proposed() -> None:
 def test_who_needs_a_teacher() -> None:
     needing = {name for name in schemes.names() if schemes.needs_teacher(schemes.get(name))}
     assert {"distil", "mapped", "proposed", "proposed-mapped", "proposed-adversarial"} <= needing
-    assert not needing & {"natural", "adversarial", "hotword", "fgm", "pgd", "freelb", "free", "smoothing"}
+    assert not needing & {"natural", "adversarial", "bounded", "hotword", "fgm", "pgd", "freelb", "free", "smoothing"}
     # Without distillation the mapping still learns from a teacher, but no label comes from one.
     options = [t.options for t in schemes.get("proposed-distil").terms if t.objective == "gradmask"]
     assert options == [{"hard": 1.0}]

@@ -34,6 +34,7 @@ from grit.bench.types import (
     Term,
     UsageError,
 )
+from grit.models.bag import Bag
 from grit.models.fastgrnn import FastGRNN
 from grit.models.hashed import Hashed
 from grit.models.prado import Prado
@@ -55,6 +56,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "fastgrnn": (FastGRNN, FastGRNN.Config(embedding=6, hidden=8, density_w=0.5, density_u=0.5)),
     "prado": (Prado, Prado.Config(width=32, maps=8, bigrams=8, trigrams=8)),
     "tfidf": (TfIdf, TfIdf.Config()),
+    "bag": (Bag, Bag.Config()),
     "hashed": (Hashed, Hashed.Config(buckets=256)),
 }
 QUICK = Recipe(epochs=2, batch_size=16, learning_rate=1e-2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,8 +46,9 @@ class Flips:
         common = np.flatnonzero(self.open & (train.counts(self.base) >= COMMON))
         self._synonyms = _synonyms(codebook, common, lexicon)
         fixed = np.tile(np.arange(self.base, dtype=np.int32)[:, None], NEIGHBOURS)
-        for row, others in _neighbours(words.strings, common, train.counts(self.base)).items():
-            fixed[row, : len(others)] = others
+        self._near = _neighbours(words.strings, common, train.counts(self.base))
+        for row, others in self._near.items():
+            fixed[row, : len(others[:NEIGHBOURS])] = others[:NEIGHBOURS]
         self._hashes = not codebook.model.vocabulary  # so every string is a word to it
         self._misspelt = common if self._hashes else common[:0]
         if self._hashes:
@@ -98,14 +100,14 @@ class Flips:
         ``gradient`` [batch seq feat] is the slope of the attack margin; only rises are written. ``standing``
         (booleans [batch seq]) are words not to touch, as those written before.
         """
-        inside = np.arange(rows.shape[1]) < lengths.numpy()[:, None]
-        known = rows < self.base
-        free = inside & known & self.open[np.where(known, rows, 0)]
+        free = self._free(rows, lengths)
         if standing is not None:
             free &= ~standing
-        # Twice the budget of positions, those with the steepest gradient, so that wide features stay affordable.
+        # Twice the budget of positions, those with the steepest gradient, so that wide features stay affordable. A
+        # mean is as steep in every place, which says nothing about any.
         steep = np.where(free, gradient.norm(dim=-1).numpy(), -1.0)
-        n = int(min(rows.shape[1], 2 * budgets.max()))
+        level = (steep == steep.max(axis=1, keepdims=True, initial=-1.0))[free].all()
+        n = rows.shape[1] if level else int(min(rows.shape[1], 2 * budgets.max()))
         if not n:
             return rows.copy()
         places = np.argsort(-steep, axis=1, kind="stable")[:, :n]
@@ -126,6 +128,25 @@ class Flips:
         np.put_along_axis(written, places, np.where(chosen, best, here), 1)
         return written
 
+    def best(self, rows: np.ndarray, lengths: torch.Tensor, gradient: torch.Tensor) -> np.ndarray:
+        """In every place the most gainful of all candidates, the word itself where none rises: [batch seq].
+
+        ``gradient`` [batch seq feat] is the slope of what is to rise.
+        """
+        texts, places = np.nonzero(self._free(rows, lengths))
+        if not len(texts):
+            return rows
+        flat, ends = self._every
+        starts, counts = ends[rows[texts, places]], np.diff(ends)[rows[texts, places]]
+        owner = np.arange(len(texts)).repeat(counts)
+        last = counts.cumsum()
+        written = flat[starts.repeat(counts) + np.arange(len(owner)) - (last - counts).repeat(counts)]
+        with quiet(self.codebook.model), torch.no_grad():
+            height = (self._features(written) * gradient[texts, places][owner]).sum(-1).numpy()
+        best = rows.copy()
+        best[texts, places] = written[np.lexsort((height, owner))[last - 1]]  # of each place, the highest
+        return best
+
     def scatter(self, rows: np.ndarray, lengths: torch.Tensor, budgets: np.ndarray, rng: random.Random) -> np.ndarray:
         """The control of :meth:`write`: random words replaced by random candidates, without a gradient."""
         written = rows.copy()
@@ -137,6 +158,26 @@ class Flips:
                 if len(others):
                     written[line, place] = others[rng.randrange(len(others))]
         return written
+
+    @cached_property
+    def _every(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row all candidates, not only the draw of an epoch, and itself: one behind the other, and the ends."""
+        lists = []
+        for row in range(self.base):
+            others = {row, *self._near.get(row, ()), *self._synonyms.get(row, ())}
+            if self.open[row] and not self._hashes:
+                others.add(UNKNOWN)
+            lists.append(sorted(others))
+        if self._hashes:
+            for number, row in enumerate(self._misspelt.tolist()):
+                lists[row] += range(self._block + number * TYPOS, self._block + (number + 1) * TYPOS)
+        return np.concatenate(lists).astype(np.int32), np.cumsum([0, *map(len, lists)])
+
+    def _free(self, rows: np.ndarray, lengths: torch.Tensor) -> np.ndarray:
+        """Places whose word an attacker may change: booleans [batch seq]."""
+        inside = np.arange(rows.shape[1]) < lengths.numpy()[:, None]
+        known = rows < self.base
+        return inside & known & self.open[np.where(known, rows, 0)]
 
     def _features(self, rows: np.ndarray) -> torch.Tensor:
         return self.codebook.model.features(self.codebook.codes(rows))
@@ -173,7 +214,7 @@ def _synonyms(codebook: Codebook, common: Sequence[int] | np.ndarray, lexicon: s
 
 
 def _neighbours(strings: Sequence[str], common: np.ndarray, counts: np.ndarray) -> dict[int, list[int]]:
-    """Row -> the most frequent other common rows within one typo.
+    """Row -> the other common rows within one typo, the most frequent first.
 
     Two words are one typo apart only if they share a form with at most one letter left out of each.
     """
@@ -188,11 +229,7 @@ def _neighbours(strings: Sequence[str], common: np.ndarray, counts: np.ndarray) 
             near.setdefault(row, set()).update(
                 other for other in rows if other != row and one_typo(strings[row], strings[other])
             )
-    return {
-        row: sorted(others, key=lambda other: (-counts[other], other))[:NEIGHBOURS]
-        for row, others in near.items()
-        if others
-    }
+    return {row: sorted(others, key=lambda other: (-counts[other], other)) for row, others in near.items() if others}
 
 
 def one_typo(a: str, b: str) -> bool:
