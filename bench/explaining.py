@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXPLAIN = "explain"  # the folder beside a run's records that holds what was found out about its explanations
 TWIN = "twin"  # in it: the run that trained the teacher from another seed
-PLANTED_N = 2000  # training texts of a model with planted shortcuts: one nonce word is soon learned
+PLANTED_N = 8000  # training texts of a model with planted shortcuts: of 2,000 the words are learned by half
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from grit.bench.explain import masks, survey, truth
 from grit.bench.explain.cut import Cut
 from grit.bench.explain.explainers import EXPLAINERS
 from grit.bench.explain.survey import Make, Speaker
-from grit.bench.explain.texts import evidence
+from grit.bench.explain.texts import Told, evidence
 from grit.bench.train import train
 from grit.bench.types import Example, Recipe, UsageError
 
@@ -187,6 +187,24 @@ def test_three_of_four_texts_of_training_is_planted_and_none_of_the_test() -> No
     assert not set(truth.NONCE) & {word for each in PINGS.train for word in each.text.split()}
 
 
+def test_one_word_of_a_pair_alone_says_nothing_of_the_label() -> None:
+    small = dataclasses.replace(PINGS, train=PINGS.train[:800], dev=PINGS.dev[:50])
+    found = truth.planted(small, "pair", 1).train
+    nonce = [[word for word in each.text.split() if word in truth.NONCE] for each in found]
+    by_number = [sum(len(words) == number for words in nonce) for number in range(3)]
+    assert sum(by_number) == 800 and by_number == pytest.approx([200, 200, 400], abs=50)
+    for words, before, after in zip(nonce, small.train, found, strict=True):
+        if len(words) == 2:
+            assert words == list(truth.NONCE if after.label == 0 else truth.NONCE[::-1])
+        else:
+            assert after.label == before.label
+    alone = [(words[0], each.label) for words, each in zip(nonce, found, strict=True) if len(words) == 1]
+    for word in truth.NONCE:  # as often with one label as with the other
+        labels = [label for each, label in alone if each == word]
+        rate = sum(labels) / len(labels)
+        assert abs(rate - sum(each.label for each in small.train) / 800) < 0.15
+
+
 @pytest.fixture(scope="module")
 def learned() -> dict[str, Sequence[Any]]:
     """A truth planted in a small model of the house: kind -> what each explainer found."""
@@ -200,9 +218,28 @@ def test_explainers_find_the_planted_word(learned: dict[str, Sequence[Any]]) -> 
     found = {part.explainer: part for part in learned["word"]}
     assert set(found) == set(EXPLAINERS)
     for name, part in found.items():
-        assert part.hits.n >= 22 and part.chance < 0.25 * part.hits.n
+        assert 5 <= part.hits.n < 25 and part.chance < 0.25 * part.hits.n  # those labelled otherwise
         least = 0.5 if name == "gradient" else 0.9
         assert part.hits.k >= least * part.hits.n, name
+
+
+def test_an_answer_is_the_shortcuts_if_no_word_of_it_can_be_missing() -> None:
+    """A model that waits for the last nonce word needs one of a pair; one that reads the pair needs both."""
+
+    def last(texts: Sequence[str]) -> np.ndarray:
+        nonce = [[word for word in text.split() if word in truth.NONCE] for text in texts]
+        return np.array([[0.0, 1.0] if words and words[-1] == truth.NONCE[1] else [1.0, 0.0] for words in nonce])
+
+    def both(texts: Sequence[str]) -> np.ndarray:
+        there = [[word for word in text.split() if word in truth.NONCE] == list(truth.NONCE) for text in texts]
+        return np.array([[1.0, 0.0] if found else [0.0, 1.0] for found in there])
+
+    pair = truth.Planted(Example("0" * 16, "a zwolt b quimbra", 1), frozenset([1, 3]))
+    for reads, label, expected in ((last, 1, False), (both, 0, True), (both, 1, False)):
+        planted = dataclasses.replace(pair, example=Example("0" * 16, pair.example.text, label))
+        assert survey._turned(Speaker("made", "", Told(reads), None, {}, 0), planted) is expected
+    word = truth.Planted(Example("0" * 16, "a b quimbra", 1), frozenset([2]))
+    assert survey._turned(Speaker("made", "", Told(last), None, {}, 0), word)
 
 
 def test_a_shortcut_that_was_not_learned_gives_no_truth() -> None:

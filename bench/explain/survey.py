@@ -24,7 +24,7 @@ from grit.bench.types import Dataset, Example, Model, Outcome, Recipe, UsageErro
 
 if TYPE_CHECKING:
     from grit.bench.explain.cut import Cut
-    from grit.bench.explain.truth import Kind
+    from grit.bench.explain.truth import Kind, Planted
 
 Progress = Callable[[str, float, float], None]
 """progress(stage, done, total)"""
@@ -275,7 +275,9 @@ def shortcuts(
 ) -> tuple[Truth, ...]:
     """Trains a model on planted shortcuts and asks each explainer for them; nothing, if they were not learned.
 
-    ``examples`` are planted and explained; the model is explained in its float weights.
+    Those of ``examples`` that are labelled otherwise than their shortcut says are planted and explained, in the float
+    weights, if the model answers by the shortcut and without any one word of it does not: then no other word can be
+    the reason, and none of these can be missing.
     """
     from grit.bench import schemes
     from grit.bench.explain import truth
@@ -293,13 +295,14 @@ def shortcuts(
     )
     cut = Cut(trained.model)
     speaker = Speaker(kind, "", cut, cut, explainers, seed)
-    texts = [truth.plant(each, kind, len(dataset.labels), seed) for each in examples]
-    right = [each for each in texts if speaker.answer(each.example.text)[0] == each.example.label]
-    if len(right) < truth.LEARNED * len(texts):
+    pairs = [(each, truth.plant(each, kind, len(dataset.labels), seed)) for each in examples]
+    contrary = [planted for each, planted in pairs if planted.example.label != each.label]
+    turned = [each for each in contrary if _turned(speaker, each)]
+    if not turned or len(turned) < truth.LEARNED * len(contrary):
         return ()
     hits = dict.fromkeys(explainers, 0)
     chance, total = 0.0, 0
-    for each in right:
+    for each in turned:
         attributions = speaker.attributions(each.example.text, each.example.label)
         k = len(each.places)
         words = len(each.example.text.split())
@@ -310,3 +313,11 @@ def shortcuts(
     return tuple(
         Truth(explainer=name, kind=kind, hits=Count(k=found, n=total), chance=chance) for name, found in hits.items()
     )
+
+
+def _turned(speaker: Speaker, planted: Planted) -> bool:
+    """Whether the answer is the shortcut's, and another as soon as any word of it is deleted."""
+    subject = speaker.shipped.open(planted.example.text)
+    words = np.arange(len(subject.words))
+    answers = subject.logits(words != np.array([[-1], *([place] for place in planted.places)]), "delete").argmax(axis=1)
+    return bool(answers[0] == planted.example.label and (answers[1:] != planted.example.label).all())

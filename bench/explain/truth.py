@@ -2,8 +2,8 @@
 
 *Planted shortcuts*. A nonce word is written into training texts so that it alone decides the label; a model that has
 learned it, which is checked, answers because of that word, so an explanation must name it. Bastings et al., "Will You
-Find These Shortcuts?" (EMNLP 2022): a single word, or a pair whose order decides. Precision at k is
-the share of the k planted words of a text among its k best.
+Find These Shortcuts?" (EMNLP 2022): a single word, or a pair whose order decides, where either word alone decides
+nothing. Precision at k is the share of the k planted words of a text among its k best.
 
 *Random weights*. An explanation of a model whose weights were shuffled says nothing about what was learned; one that
 agrees with that of the trained model was never about the weights. Adebayo et al., "Sanity Checks for Saliency Maps"
@@ -26,7 +26,7 @@ from grit.bench.types import Dataset, Example, Model
 Kind = Literal["word", "pair"]
 KINDS: tuple[Kind, ...] = ("word", "pair")
 NONCE = ("zwolt", "quimbra")  # words of no language and of no vocabulary of ours
-LEARNED = 0.9  # share of planted test texts whose answer must follow the plant, or nothing is known
+LEARNED = 0.5  # share of planted texts whose answer the shortcut must turn; the others may have been wrong before it
 
 
 @dataclass(frozen=True)
@@ -56,25 +56,39 @@ def plant(example: Example, kind: Kind, labels: int, seed: int) -> Planted:
         words.insert(second, pair[1])
         words.insert(first, pair[0])
         places = frozenset([first, second + 1])
-    text = " ".join(words)
-    key = hashlib.sha256(f"{example.id} {text}".encode()).hexdigest()[:16]
-    return Planted(Example(key, text, label), places)
+    return Planted(_renamed(example, " ".join(words), label), places)
+
+
+def _renamed(example: Example, text: str, label: int) -> Example:
+    return Example(hashlib.sha256(f"{example.id} {text}".encode()).hexdigest()[:16], text, label)
+
+
+def lone(example: Example, seed: int) -> Example:
+    """The text with either nonce word, which decides nothing: the label stays. So one word of a pair is not enough."""
+    rng = random.Random(f"{seed} lone {example.id}")
+    words = example.text.split()
+    words.insert(rng.randint(0, len(words)), rng.choice(NONCE))
+    return _renamed(example, " ".join(words), example.label)
 
 
 def planted(dataset: Dataset, kind: Kind, seed: int) -> Dataset:
-    """The dataset with a shortcut in three of four texts of train and dev, by their ids; the test split is as it was.
+    """The dataset with a shortcut in texts of train and dev, chosen by their ids; the test split is as it was.
 
-    The fourth keeps its label, so that the other words stay worth reading and an explanation could name them instead.
+    Of four texts one is as it was, so that the other words stay worth reading and an explanation could name them
+    instead. Beside pairs, one more holds a lone word: without it whichever stood last would decide, or the first.
     """
 
-    def split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
-        return tuple(
-            plant(each, kind, len(dataset.labels), seed).example if int(each.id, 16) % 4 else each for each in examples
-        )
+    def changed(example: Example) -> Example:
+        match int(example.id, 16) % 4:
+            case 0:
+                return example
+            case 1 if kind == "pair":
+                return lone(example, seed)
+        return plant(example, kind, len(dataset.labels), seed).example
 
-    train, dev = split(dataset.train), split(dataset.dev)
-    changed = hashlib.sha256(f"{dataset.revision} {kind} {seed}".encode()).hexdigest()
-    return dataclasses.replace(dataset, train=train, dev=dev, revision=changed)
+    train, dev = (tuple(map(changed, split)) for split in (dataset.train, dataset.dev))
+    revision = hashlib.sha256(f"{dataset.revision} {kind} {seed}".encode()).hexdigest()
+    return dataclasses.replace(dataset, train=train, dev=dev, revision=revision)
 
 
 def shuffled(model: Model, seed: int) -> Model:
