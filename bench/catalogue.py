@@ -13,7 +13,7 @@ from typing import Any
 
 from grit.bench import datasets, lexicons, registry
 
-KINDS = ("models", "attacks", "schemes", "datasets", "targets", "objectives")
+KINDS = ("models", "attacks", "schemes", "datasets", "targets", "objectives", "steps")
 
 
 def everything(kind: str | None = None) -> dict[str, dict[str, str]]:

@@ -37,9 +37,10 @@ class Operand:
 
     @property
     def label(self) -> str:
-        """student proposed seed 0"""
+        """student proposed seed 0; of a compressed row its steps, too"""
         seed = f" seed {self.record.training.seed}" if self.record.training else ""
-        return f"{self.record.model.name} {self.record.scheme.name}{seed}"
+        steps = f" {self.record.steps}" if self.record.steps else ""
+        return f"{self.record.model.name} {self.record.scheme.name}{seed}{steps}"
 
 
 def rows(operand: str) -> list[Operand]:

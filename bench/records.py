@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from grit.bench.types import Edit, MalformedInput, Outcome, OutcomeKind, StorageError
 
@@ -154,6 +154,20 @@ class ArtefactPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def __post_init__(self) -> None:
         total = sum(self.sizes_bytes.values()) if self.sizes_bytes else None
         _must(self.total_bytes == total, f"total_bytes is {self.total_bytes}, its parts add up to {total}")
+
+
+class StepPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    step: str  # registry key
+    options: Fields  # all its fields
+
+
+class CompressionPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was done to trained weights on their way to the deployed bytes, step by step."""
+
+    name: str  # the steps as one types them
+    steps: tuple[StepPart, ...]
+    facts: dict[str, Fields] = {}  # by step: what it kept, how long it trained, how its epoch was chosen
+    source: Sha256  # of the deployed bytes of the row that was compressed
 
 
 class CleanPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -293,6 +307,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
     model: ModelPart
     scheme: SchemePart
     training: TrainingPart | None  # None: the model came trained
+    compression: CompressionPart | UnsetType = UNSET  # a row that was not compressed says nothing of it
     data: DataPart
     artefact: ArtefactPart
     clean: CleanPart
@@ -312,6 +327,11 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_
             _must(attack.robust.n <= self.data.n, f"{attack.name}: n={attack.robust.n}, the data has n={self.data.n}")
             _must(self.worst.low <= attack.robust.low, f"worst case {self.worst.low} is above that of {attack.name}")
         _must(all(cell.kind not in _OF_THE_RUN for cell in self.cost), "measured cost belongs into the run part")
+
+    @property
+    def steps(self) -> str:
+        """The steps of compression as one types them; "" for a row as it was trained."""
+        return self.compression.name if self.compression is not UNSET else ""
 
     @property
     def unranked(self) -> tuple[FlagPart, ...]:

@@ -1,8 +1,8 @@
 """Name -> class: the file in the folder, or an entry point.
 
 A file ``models/x.py`` makes ``x`` a command-line word and a board row; a stranger's package does the same
-through the entry points ``gritbench.models``, ``gritbench.attacks``, ``gritbench.targets`` and
-``gritbench.objectives``. Listing names imports no component.
+through the entry points ``gritbench.models``, ``gritbench.attacks``, ``gritbench.targets``, ``gritbench.objectives``
+and ``gritbench.steps``. Listing names imports no component.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "attacks": ("grit.attacks", "attack"),
     "targets": ("grit.bench.targets", "probe"),
     "objectives": ("grit.bench.objectives", "__call__"),
+    "steps": ("grit.bench.compress", "compress"),
 }
 
 _HOUSE = Path(__file__).parent.parent  # where the folders of KINDS lie, in a checkout and in a wheel

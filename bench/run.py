@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from grit.bench import datasets, experiment, lexicons, machine, operands, records, registry
 from grit.bench.executor import run_all
 from grit.bench.experiment import Experiment, Folder, RowPlan
@@ -58,15 +60,15 @@ class Finished:
 def run(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Finished:
     """The whole experiment. Rows are trained and attacked ``jobs`` at a time, and measured one by one, alone."""
     plans, attacks = experiment.rows(wanted), experiment.attacks(wanted)
-    _check_targets(wanted.targets)
-    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
+    check_targets(wanted.targets)
+    with opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
-        _finish_rows(wanted, plans, attacks, folder, dataset, dataset, jobs, shown.report)
+        finish_rows(wanted, plans, attacks, folder, dataset, dataset, jobs, shown.report)
         write_board(folder)
         return _finished(folder)
 
 
-def _check_targets(targets: Sequence[str]) -> None:
+def check_targets(targets: Sequence[str]) -> None:
     """Every target is made once before any work, so that a wrong word does not wait for the end of a training."""
     from grit.bench import measure
 
@@ -74,7 +76,7 @@ def _check_targets(targets: Sequence[str]) -> None:
         measure.target_of(target)
 
 
-def _finish_rows(
+def finish_rows(
     wanted: Experiment,
     plans: Sequence[RowPlan],
     attacks: Mapping[str, Attack],
@@ -93,12 +95,12 @@ def _finish_rows(
         if not (folder.evidence(row) / TIMES).is_file()
         for block in blocks
     ]
-    run_all(attacked, _processes(jobs), report)
+    run_all(attacked, processes(jobs), report)
     for row in names:
         _join_blocks(folder.evidence(row), len(blocks))
     examples = [example for block in blocks for example in block.examples]
     checked = [functools.partial(_check_row, wanted, row, names, named, folder, examples) for row in names]
-    run_all(checked, _processes(jobs), report)
+    run_all(checked, processes(jobs), report)
     for plan in plans:
         _measure_row(wanted, plan.name, folder, dataset, report)
     for plan in plans:
@@ -110,13 +112,13 @@ def _finish_rows(
 def train(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Path:
     """The first step alone: every row trained and exported."""
     plans = experiment.rows(wanted)
-    with _opened(wanted, output) as (folder, _), display(sys.stderr, quiet=quiet) as shown:
+    with opened(wanted, output) as (folder, _), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
         return folder.path
 
 
 @contextmanager
-def _opened(wanted: Experiment, output: Path | None) -> Iterator[tuple[Folder, Dataset]]:
+def opened(wanted: Experiment, output: Path | None) -> Iterator[tuple[Folder, Dataset]]:
     """The run folder, made or found to hold this very experiment, and ours alone; and the data."""
     dataset = experiment.load_data(wanted)
     folder = Folder(output or experiment.default_folder(wanted, dataset))
@@ -125,7 +127,8 @@ def _opened(wanted: Experiment, output: Path | None) -> Iterator[tuple[Folder, D
         yield folder, dataset
 
 
-def _processes(jobs: int | None) -> int:
+def processes(jobs: int | None) -> int:
+    """How many may run at once: as many as there are cores, if nothing else is asked."""
     return jobs or os.cpu_count() or 1
 
 
@@ -143,7 +146,7 @@ def _train_rows(wanted: Experiment, plans: Sequence[RowPlan], folder: Folder, jo
     elif teacher is not None:  # it is a row itself, and still comes first
         rows.sort(key=lambda job: job.args[1].name != teacher.name)
         rows.pop(0)(report)
-    run_all(rows, _processes(jobs), report)
+    run_all(rows, processes(jobs), report)
 
 
 def _check_plan(plan: RowPlan) -> None:
@@ -250,13 +253,12 @@ def _attack_block(wanted: Experiment, row: str, attacks: Named, folder: Folder, 
 
 def _victim(folder: Folder, row: str) -> Respondent:
     """A saved row under attack: its deployed bytes, and its float weights for gradients."""
-    from grit.bench import checkpoint
     from grit.bench.export import build
     from grit.bench.twin import Twin
     from grit.bench.victim import Victim
 
     home = folder.model(row)
-    model = checkpoint.load_model(home)
+    model = _trained_model(home)
     return Victim(build.quickest(build.load(home / ARTEFACT, model)), Twin(model))
 
 
@@ -416,9 +418,11 @@ def _measure_row(wanted: Experiment, row: str, folder: Folder, dataset: Dataset,
 
 
 def _model(home: Path) -> Model | None:
-    """The float model beside deployed bytes, where it came along."""
-    from grit.bench import checkpoint
+    """The float model beside deployed bytes, where it came along: as it was trained, or as compression left it."""
+    from grit.bench import checkpoint, compress
 
+    if (home / compress.TWIN).is_file():
+        return compress.twin(records.read(home / compress.TWIN))
     return checkpoint.load_model(home) if (home / experiment.CONFIG).is_file() else None
 
 
@@ -447,15 +451,16 @@ def _record(
     checks: tuple[records.CheckPart, ...],
 ) -> records.Record:
     """What the finished steps left, as one row of the board."""
-    from grit.bench import checkpoint
+    from grit.bench import compress
     from grit.bench.export import build
 
     home, place = folder.model(plan.name), folder.evidence(plan.name)
     evidence = records.read_evidence(place)
     by_id = {example.id: example for example in dataset.test}
     examples = [by_id[line.id] for line in evidence.clean]
-    model = checkpoint.load_model(home)
+    model = _trained_model(home)
     artefact = build.load(home / ARTEFACT, model)
+    made = compress.made(home)
     data = _data_part(wanted, dataset, examples)
     clean = records.clean_part(evidence.clean, len(dataset.labels), build.logits(artefact, examples))
     parts = _attack_parts(attacks, evidence)
@@ -488,7 +493,8 @@ def _record(
             history=epochs,
         ),
         data=data,
-        artefact=_artefact_part(artefact),
+        compression=made.part if made else UNSET,
+        artefact=_artefact_part(artefact, made.precision if made else "int8"),
         clean=clean,
         attacks=parts,
         worst=records.worst_case(evidence),
@@ -545,10 +551,12 @@ def _teacher(wanted: Experiment, plan: RowPlan) -> str | None:
     return taught.name.removesuffix(f".{taught.scheme.name}.s{taught.seed}") if taught else None
 
 
-def _artefact_part(artefact: Artefact) -> records.ArtefactPart:
+def _artefact_part(artefact: Artefact, precision: str) -> records.ArtefactPart:
+    from grit.bench.export.onnx import OnnxArtefact
+
     return records.ArtefactPart(
-        format="gritbench.program" if artefact.exact else "onnx",
-        precision="int8",
+        format="onnx" if isinstance(artefact, OnnxArtefact) else "gritbench.program",
+        precision=precision,
         digest=artefact.digest,
         sizes_bytes=dict(artefact.sizes_bytes),
         total_bytes=sum(artefact.sizes_bytes.values()) or None,
@@ -657,12 +665,12 @@ def attack(
     if not chosen:
         raise UsageError(f"{operand} holds a teacher and no row of its own yet; the command that began it goes on")
     attacks = experiment.attacks(wanted)
-    _check_targets(wanted.targets)
+    check_targets(wanted.targets)
     learned = experiment.load_data(trained)
-    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
+    with opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         for plan in chosen:
             _copy_row(source.model(plan.name), folder.model(plan.name))
-        _finish_rows(wanted, chosen, attacks, folder, dataset, learned, jobs, shown.report)
+        finish_rows(wanted, chosen, attacks, folder, dataset, learned, jobs, shown.report)
         write_board(folder)
         return _finished(folder)
 
@@ -687,15 +695,15 @@ def _attack_given(
     said = {**operands.data_of(operand), **({"targets": ()} if function else {}), **changes}
     wanted = Experiment(**{**said, "models": (operand,), "schemes": ()})
     attacks, row = experiment.attacks(wanted), operands.row_name(operand)
-    _check_targets(wanted.targets)
-    with _opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
+    check_targets(wanted.targets)
+    with opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         place, labels = folder.evidence(row), len(dataset.labels)
         named, blocks = tuple(attacks.items()), _blocks(wanted, dataset)
         # A function is asked in this process: it may hold what no other can.
-        processes = 1 if function else _processes(jobs)
+        at_once = 1 if function else processes(jobs)
         attacked = [functools.partial(_attack_given_block, wanted, row, named, folder, block) for block in blocks]
         if not (place / TIMES).is_file():
-            run_all(attacked, processes, shown.report)
+            run_all(attacked, at_once, shown.report)
         _join_blocks(place, len(blocks))
         with operands.given(operand, labels) as given:
             for name, content in given.files.items():
@@ -751,7 +759,7 @@ def measure(operand: str, targets: Sequence[str], *, quiet: bool = False) -> dic
     from grit.bench import measure as cost
 
     found: dict[str, list[records.CostPart]] = {}
-    _check_targets(targets)
+    check_targets(targets)
     with display(sys.stderr, quiet=quiet) as shown:
         for each in saved(operand):
             dataset = experiment.load_data(experiment.from_config(each.folder.path))

@@ -139,16 +139,10 @@ def train(
     Raises UsageError (a term needs a teacher; the folder holds another training), MalformedInput (an empty
     split, a label outside the classes), StorageError, and CouldNotMeasure when the loss is no longer a number.
     """
-    _check(dataset)
-    terms = schemes.objectives(scheme)
-    if teacher is None and any(objective.needs_teacher for _, _, objective in terms):
-        needing = ", ".join(name for name, _, objective in terms if objective.needs_teacher)
-        raise UsageError(f"scheme {scheme.name} needs a teacher for {needing}, got none; train one or take `natural`")
+    terms = _terms(dataset, scheme, teacher)
     identity = _identity(model_class, config, recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
-        _reseed(_derived(seed, "weights"))
-        student = model_class.build(config, [example.text for example in dataset.train], len(dataset.labels), seed)
-        run = _Run(student, recipe, dataset, terms, seed, teacher, cache)
+        run = _Run(_fresh(model_class, config, dataset, seed), recipe, dataset, terms, seed, teacher, cache)
         if folder is not None:
             run.restore(folder, identity)
         while not run.finished:
@@ -158,6 +152,69 @@ def train(
             if progress is not None:
                 progress(epoch)
         return run.result()
+
+
+def refine(
+    model: Model,
+    recipe: Recipe,
+    dataset: Dataset,
+    scheme: Scheme,
+    *,
+    seed: int,
+    teacher: Model | None = None,
+    cache: Path | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+    threads: int = 1,
+) -> Trained:
+    """Like :func:`train`, from the weights that ``model`` has; it is changed in place. Without checkpoints."""
+    terms = _terms(dataset, scheme, teacher)
+    with _exact(threads):
+        run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
+        while not run.finished:
+            epoch = run.epoch()
+            if progress is not None:
+                progress(epoch)
+        return run.result()
+
+
+def early(
+    model_class: type[Model],
+    config: Any,
+    recipe: Recipe,
+    dataset: Dataset,
+    scheme: Scheme,
+    *,
+    seed: int,
+    epochs: int,
+    teacher: Model | None = None,
+    cache: Path | None = None,
+    threads: int = 1,
+) -> Model:
+    """The model that :func:`train` with these arguments has after its first ``epochs``; after none, as drawn."""
+    terms = _terms(dataset, scheme, teacher)
+    with _exact(threads):
+        model = _fresh(model_class, config, dataset, seed)
+        if epochs:
+            run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
+            for _ in range(epochs):
+                run.epoch()
+        return model
+
+
+def _terms(dataset: Dataset, scheme: Scheme, teacher: Model | None) -> list[tuple[str, float, Objective]]:
+    """The terms of a scheme that can be trained with what is there."""
+    _check(dataset)
+    terms = schemes.objectives(scheme)
+    if teacher is None and any(objective.needs_teacher for _, _, objective in terms):
+        needing = ", ".join(name for name, _, objective in terms if objective.needs_teacher)
+        raise UsageError(f"scheme {scheme.name} needs a teacher for {needing}, got none; train one or take `natural`")
+    return terms
+
+
+def _fresh(model_class: type[Model], config: Any, dataset: Dataset, seed: int) -> Model:
+    """Within :func:`_exact` only: a model may draw from torch's own generator."""
+    _reseed(_derived(seed, "weights"))
+    return model_class.build(config, [example.text for example in dataset.train], len(dataset.labels), seed)
 
 
 def predict(model: Model, texts: Sequence[str]) -> np.ndarray:

@@ -3,7 +3,8 @@
 A file is safetensors (tensors little-endian, in the order of their names) with one metadata entry, ``gritbench``:
 JSON that says what the tensors are. The vocabulary is a tensor too, its words in UTF-8 with a line feed between, and
 the JSON names the tokenizer, so all that a text needs is inside and is counted. Same program, same bytes. Reading
-believes nothing: a file is refused with MalformedInput before any of it is run.
+believes nothing: a file is refused with MalformedInput before any of it is run. A large array may lie in a shipping
+form of :mod:`grit.bench.export.forms`; the JSON's ``stored`` says which, and reading gives the array itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from grit.bench import types
-from grit.bench.export import fixed, floating
+from grit.bench.export import fixed, floating, forms
 from grit.bench.export.fixed import FixedArtefact, FixedProgram
 from grit.bench.export.floating import FloatArtefact
 from grit.bench.types import MalformedInput, Program
@@ -55,13 +56,16 @@ _KINDS: Mapping[str, type] = {
     )
 }
 _PROGRAMS: Mapping[str, type[Program] | type[FixedProgram]] = {"float32": Program, "int8": FixedProgram}
-_DTYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "F32": np.float32}
+_DTYPES = {"I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "F16": np.float16, "F32": np.float32}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _PARTS = {"words": "embedding", "vocabulary": "vocabulary", "body": "body", "head": "head", "files": "files"}
 
 
-def pack(program: Program | FixedProgram) -> bytes:
-    """The file of a program; MalformedInput for one that no loader would take."""
+def pack(program: Program | FixedProgram, allowed: tuple[str, ...] = ()) -> bytes:
+    """The file of a program; MalformedInput for one that no loader would take.
+
+    allowed: the shipping forms of which each array takes the smallest, where that is smaller than itself.
+    """
     check(program)
     tensors: dict[str, np.ndarray] = {"vocabulary": np.frombuffer("\n".join(program.vocabulary).encode(), np.uint8)}
     numbers = next(name for name, kind in _PROGRAMS.items() if isinstance(program, kind))
@@ -75,6 +79,8 @@ def pack(program: Program | FixedProgram) -> bytes:
     for field in dataclasses.fields(program):
         if field.name != "vocabulary":
             tree[field.name] = _tree(getattr(program, field.name), field.name, tensors)
+    if notes := _store(tensors, allowed):
+        tree["stored"] = notes
     return _container(json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False), tensors)
 
 
@@ -94,8 +100,10 @@ def unpack(data: bytes) -> Program | FixedProgram:
     fields = {"kind": _PROGRAMS[numbers].__name__} | {
         key: value
         for key, value in tree.items()
-        if key not in ("format", "version", "numbers", "tokenizer", "words_in_vocabulary")
+        if key not in ("format", "version", "numbers", "tokenizer", "words_in_vocabulary", "stored")
     }
+    if "stored" in tree:
+        _expand(tree["stored"], tensors)
     vocabulary = _vocabulary(tensors.pop("vocabulary", None), tree.get("words_in_vocabulary"))
     program = _value(fields, _PROGRAMS[numbers], "", tensors, vocabulary)
     if tensors:
@@ -219,6 +227,28 @@ def _value(
     if unknown := set(tree) - set(values) - {"kind"}:
         raise _malformed(f"unknown key {min(unknown)[:40]!r} in {path or 'the program'}")
     return choices[kind](**values)
+
+
+def _store(tensors: dict[str, np.ndarray], allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Puts arrays into their smallest allowed forms: path -> note of those that have one."""
+    notes = {}
+    for path in [path for path in tensors if path != "vocabulary"]:
+        if stored := forms.smallest(tensors[path], allowed):
+            del tensors[path]
+            tensors |= {f"{path}.{name}": tensor for name, tensor in stored.tensors.items()}
+            notes[path] = dict(stored.note)
+    return notes
+
+
+def _expand(notes: Any, tensors: dict[str, np.ndarray]) -> None:
+    """Puts the arrays back that :func:`_store` took out."""
+    if not isinstance(notes, dict) or not notes:
+        raise _malformed("its stored forms are no table")
+    for path, note in notes.items():
+        parts = {name.removeprefix(f"{path}."): name for name in tensors if name.rpartition(".")[0] == path}
+        if not parts or path in tensors:
+            raise _malformed(f"array {path[:40]!r} is stored twice, or not at all")
+        tensors[path] = forms.expanded(note, {name: tensors.pop(full) for name, full in parts.items()}, LARGEST_BYTES)
 
 
 def _vocabulary(tensor: np.ndarray | None, count: Any) -> tuple[str, ...]:
