@@ -314,6 +314,13 @@ def test_one_seed_put_together_is_itself() -> None:
     assert [results.together([row]) for row in rows] == rows
 
 
+def test_few_users_are_each_shown_over_all_seeds() -> None:
+    few = [row for seed in (0, 1) for row in table(("last", [10 + seed, 20]), before=[10, 10], seed=seed)]
+    together = "\n".join(board.seeds_table(few))
+    assert "| user0 | 40 | 0.0 | 50.0 | 50.0 | 52.5 |" in together and "| user1 | 40 |" in together
+    assert "| user0 |" not in "\n".join(board.seeds_table(seeds(1, 2))), "thirty have percentiles"
+
+
 def test_an_arm_that_a_seed_lacks_is_not_put_together() -> None:
     """Its floors would be over other seeds than itself."""
     rows = [*seeds(1, 2), of("all", [10] * 30, [10] * 30)]

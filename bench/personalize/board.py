@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grit.bench.personalize.results import Row, UserPart, together
-from grit.bench.personalize.summary import FLOORS, Ratio, Summary, captured, change, share, summarise
+from grit.bench.personalize.summary import FLOORS, PERCENTILE_USERS, Ratio, Summary, captured, change, share, summarise
 from grit.bench.statistics import Interval
 
 HEADINGS = (
@@ -70,15 +70,20 @@ def markdown(rows: Sequence[Row]) -> str:
             line(["---"] * len(HEADINGS)),
         ]
         lines += [line(cells(group, arm)) for arm in group]
-        if all(summary(group, arm).p10 is None for arm in group):
-            lines += ["", line(["user", "n", *group]), line(["---"] * (2 + len(group)))]
-            for place, each in enumerate(people):
-                lines.append(
-                    line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())])
-                )
+        lines += everyone(group)
         lines += [f"\n{note}" for note in dict.fromkeys(note for row in group.values() for note in row.notes)]
     lines += ["", *seeds_table(rows), *costs(rows), *legend(rows)]
     return "\n".join(lines).strip() + "\n"
+
+
+def everyone(group: Group) -> list[str]:
+    """Every user's accuracy under every arm, where there are too few users for percentiles."""
+    if len(group["none"].users) >= PERCENTILE_USERS:
+        return []
+    lines = ["", line(["user", "n", *group]), line(["---"] * (2 + len(group)))]
+    for place, each in enumerate(group["none"].users):
+        lines.append(line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())]))
+    return lines
 
 
 def cells(group: Group, arm: str) -> list[str]:
@@ -176,6 +181,7 @@ def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
         for arm in group:
             each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values())
             lines.append(line([*cells(group, arm), each]))
+        lines += everyone(group)
     return lines
 
 
