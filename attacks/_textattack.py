@@ -28,10 +28,21 @@ class Scores(NamedTuple):
 
 
 def scores(scripts: Sequence[Script], label: int) -> Generator[Question, np.ndarray, Scores]:
-    """The score of each script; rows that already sum to one are taken for probabilities, as TextAttack does."""
-    if not scripts:
-        return Scores(np.empty(0), np.empty(0, np.intp))
-    outputs = yield from logits_of(scripts)
+    """The score of each script."""
+    (found,) = yield from scores_of_each([scripts], label)
+    return found
+
+
+def scores_of_each(groups: Sequence[Sequence[Script]], label: int) -> Generator[Question, np.ndarray, list[Scores]]:
+    """As :func:`scores` of every group, in one question: TextAttack asks group by group, and looks at them apart."""
+    scripts = [script for group in groups for script in group]
+    outputs = (yield from logits_of(scripts)) if scripts else np.empty((0, label + 1))
+    ends = np.cumsum([len(group) for group in groups]).tolist()
+    return [_scores(outputs[end - len(group) : end], label) for group, end in zip(groups, ends, strict=True)]
+
+
+def _scores(outputs: np.ndarray, label: int) -> Scores:
+    """Rows that already sum to one, all of a group, are taken for probabilities, as TextAttack does."""
     if not (np.abs(outputs.sum(axis=1) - 1) < 1e-6).all():
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         outputs = powers / powers.sum(axis=1, keepdims=True)

@@ -108,11 +108,9 @@ class Pwws:
         initial = yield from _textattack.scores([()], label)
         indices = _textattack.modifiable(sentence)
         unknown = yield from _textattack.scores(_textattack.without(indices), label)
-        best = []
-        for index in indices:
-            scripts = _textattack.candidates(sentence, (), index, sentence.candidates(index))
-            found = yield from _textattack.scores(scripts, label)
-            best.append(found.score.max() if scripts else 0.0)
+        groups = [_textattack.candidates(sentence, (), index, sentence.candidates(index)) for index in indices]
+        found = yield from _textattack.scores_of_each(groups, label)
+        best = [each.score.max() if len(each.score) else 0.0 for each in found]
         order = _textattack.ranked(indices, _textattack.softmax32(unknown.score) * np.array(best))
         return (yield from _textattack.greedy(sentence, label, float(initial.score[0]), order, sentence.candidates))
 
