@@ -227,13 +227,29 @@ def test_a_gradient_passes_the_rounding() -> None:
 
 
 @pytest.mark.parametrize("name", ["student", "fastgrnn", "tfidf"])
-@pytest.mark.parametrize("rung", ["fp32", "int8", "vocabulary[share=1.0]", "products[codes=100]"])
+@pytest.mark.parametrize("rung", ["fp32", "int8", "packed", "vocabulary[share=1.0]", "products[codes=100]"])
 def test_a_step_that_takes_nothing_is_the_identity(rung: str, name: str) -> None:
     draft = climbed(rung, name)
     assert same(draft.program, model(name).program())
     if draft.precision == "int8":
         dense = quantise.quantise(model(name).program(), TEXTS)
         assert same(packing.unpack(draft.deployed(TEXTS)), dense)
+
+
+def test_a_model_that_was_trained_sparse_ships_sparse() -> None:
+    cls = registry.load("models", "fastgrnn")
+    config = cls.Config(vocabulary_size=20, embedding=48, hidden=96, density_w=0.2, density_u=0.2)
+    built = cls.build(config, sentences(1, 50), 4, 0)
+    for progress in (0.5, 0.9):
+        built.constrain(progress)
+    plain, packed = (
+        compress.parse(rung).climbed(Draft(built.program()), course()).deployed(TEXTS) for rung in ("int8", "packed")
+    )
+    assert same(packing.unpack(packed), packing.unpack(plain))
+    weights = 96 * 48 + 96 * 96
+    saved = packing.sizes_bytes(plain)["body"] - packing.sizes_bytes(packed)["body"]
+    assert saved == pytest.approx(weights * (1 - 0.2 - 1 / 8), rel=0.02)
+    assert len(packed) < len(plain)
 
 
 @pytest.mark.parametrize("by", ["effect", "count"])
