@@ -572,16 +572,21 @@ def board(folders: tuple[Path, ...], format_: str, output: Path | None, as_json:
 
 
 def _readme(folders: tuple[Path, ...]) -> None:
-    """leaderboards/README.md, of the bundles below a folder; of records of personalization alone, theirs."""
+    """leaderboards/README.md, of the bundles below a folder; of personalization or explanations alone, theirs."""
     from grit.bench import submission
+    from grit.bench.explain import report, scores
     from grit.bench.personalize import overview as personal
     from grit.bench.personalize import results
     from grit.bench.site.overview import overview
 
     if len(folders) != 1 or not folders[0].is_dir():
         raise UsageError("--format readme is of one folder of bundles: grit board leaderboards/ --format readme")
-    rows = [] if submission.bundles_below(folders[0]) else results.below(folders)
-    click.echo(personal.overview(rows) if rows else overview(folders[0].resolve()), nl=False)
+    if not submission.bundles_below(folders[0]):
+        if rows := results.below(folders):
+            return click.echo(personal.overview(rows), nl=False)
+        if explained := scores.below(folders):
+            return click.echo(report.markdown(explained.values()), nl=False)
+    click.echo(overview(folders[0].resolve()), nl=False)
 
 
 def _show(finished: Finished, as_json: bool) -> None:

@@ -12,6 +12,7 @@ print and easy to believe, so nearly all of this room is about doubting them:
     truth.py         models whose reasons are known because they were planted, and models that know nothing
     survey.py        all of it over many texts of a saved model
     scores.py        the result as records; a column of the board each
+    report.py        rows side by side, and what a scheme changes, as one Markdown document
     show.py          a coloured sentence on a terminal, and one self-contained page
 
 Gradients are those of the float weights; whatever is *asked* (words hidden, one by one or many) is asked of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from grit.bench import leaderboard, seeds, submission
+from grit.bench.explain import scores
 from grit.bench.site import verdicts
 
 OPENING = """\
@@ -18,6 +19,11 @@ an edit script. How a row is submitted, verified, corrected and challenged: [ROW
 `grit board leaderboards/ --format readme` makes this file.
 """
 
+BESIDE = {
+    "explain": "What the explanations of rows are worth",
+    "personal": "What personalization gives its users, and what it costs",
+}
+
 
 def overview(folder: Path) -> str:
     """The tables of all rows that stand, of all seeds, then where each row lies and how it is verified, as Markdown.
@@ -25,8 +31,12 @@ def overview(folder: Path) -> str:
     Raises MalformedInput (a bundle or a line of seeds.jsonl that is none).
     """
     places = [place.relative_to(folder).as_posix() for place in submission.bundles_below(folder)]
-    sections = leaderboard.board(submission.rows(folder), verified=verdicts.below([folder]))
-    parts = [OPENING, leaderboard.markdown(sections) if sections else "No row has been submitted yet.\n"]
+    sections = leaderboard.board(
+        submission.rows(folder), verified=verdicts.below([folder]), explained=scores.below([folder])
+    )
+    there = {name: what for name, what in BESIDE.items() if (folder / name / "README.md").is_file()}
+    beside = [f"{what}: [{name}]({name}/README.md).\n" for name, what in there.items()]
+    parts = [OPENING, *beside, leaderboard.markdown(sections) if sections else "No row has been submitted yet.\n"]
     if kept := [each for file in sorted(folder.glob(f"*/{seeds.SEEDS}")) for each in seeds.read(file)]:
         parts.append(seeds.markdown(kept))
     if places:
