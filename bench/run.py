@@ -661,7 +661,7 @@ def attack(
         raise UsageError(f"{operand} holds attacks on {trained.models[0]}, which came without its run: attack that")
     wanted = dataclasses.replace(trained, **changes)
     plans = {plan.name: plan for plan in experiment.rows(trained)}
-    chosen = [plans[each.row] for each in rows if each.row in plans]
+    chosen = [plan for each in rows if (plan := _plan_of(each, plans)) is not None]
     if not chosen:
         raise UsageError(f"{operand} holds a teacher and no row of its own yet; the command that began it goes on")
     attacks = experiment.attacks(wanted)
@@ -673,6 +673,15 @@ def attack(
         finish_rows(wanted, chosen, attacks, folder, dataset, learned, jobs, shown.report)
         write_board(folder)
         return _finished(folder)
+
+
+def _plan_of(saved: Saved, plans: Mapping[str, RowPlan]) -> RowPlan | None:
+    """How a saved row was trained, under its own name: of a compressed one, the row that it was made from."""
+    from grit.bench import compress
+
+    made = compress.made(saved.folder.model(saved.row))
+    plan = plans.get(saved.row.removesuffix(f".{made.part.name}") if made else saved.row)
+    return None if plan is None else dataclasses.replace(plan, name=saved.row)
 
 
 def _copy_row(source: Path, target: Path) -> None:

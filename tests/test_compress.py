@@ -592,6 +592,15 @@ def test_the_same_command_makes_nothing_twice_and_another_rung_joins(
     assert len(records.read_rows(found.folder)) == len(RUNGS) + 1
 
 
+def test_a_rung_can_be_attacked_again_like_any_row(
+    ladder: tuple[Path, compressing.Ladder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adequacy, "checks", lambda trial, report: ())
+    home = ladder[1].folder / "model" / "student[epochs=2].natural.s0.int8"
+    (row,) = run.attack(str(home), {"n": 4, "attacks": ("pwws+thesaurus",)}, tmp_path, jobs=1, quiet=True).rows
+    assert row.record.compression == ladder[1].rows[1].record.compression and row.record.data.n == 4
+
+
 def test_a_rung_of_other_code_is_not_taken_for_this_one(
     ladder: tuple[Path, compressing.Ladder], tmp_path: Path
 ) -> None:
