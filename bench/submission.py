@@ -371,6 +371,8 @@ def pack(
 
 def _model_files(home: Path, record: Record) -> dict[str, bytes]:
     """What goes into model/: deployed bytes and weights, or of a traced graph its own files."""
+    if record.steps:
+        raise UsageError(f"{home.name} is a rung of 'grit compress', which no bundle holds yet: pack the row it is of")
     if record.artefact.format == "gritbench.program":
         names = [Path(each).name for each in (ARTEFACT, *WEIGHTS)]
         if not all((home / name).is_file() for name in names):

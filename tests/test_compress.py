@@ -16,9 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from grit.bench import adequacy, compress, compressing, leaderboard, operands, records, registry, run, schemes, train
+from grit.bench import (
+    adequacy,
+    compress,
+    compressing,
+    leaderboard,
+    operands,
+    records,
+    registry,
+    run,
+    schemes,
+    submission,
+    train,
+)
 from grit.bench.compress import _draft, _network, _tuning, products
 from grit.bench.compress._draft import Course, Draft, Precision
+from grit.bench.experiment import Folder
 from grit.bench.export import forms, packing, quantise, words
 from grit.bench.export.fixed import FixedProgram
 from grit.bench.export.floating import FloatArtefact
@@ -599,6 +612,12 @@ def test_a_rung_can_be_attacked_again_like_any_row(
     home = ladder[1].folder / "model" / "student[epochs=2].natural.s0.int8"
     (row,) = run.attack(str(home), {"n": 4, "attacks": ("pwws+thesaurus",)}, tmp_path, jobs=1, quiet=True).rows
     assert row.record.compression == ladder[1].rows[1].record.compression and row.record.data.n == 4
+
+
+def test_a_rung_is_no_bundle_yet(ladder: tuple[Path, compressing.Ladder]) -> None:
+    folder = Folder(ladder[1].folder)
+    with pytest.raises(UsageError, match=r"s0\.fp32 is a rung of 'grit compress'"):
+        submission.pack(folder, "student[epochs=2].natural.s0.fp32")
 
 
 def test_a_rung_of_other_code_is_not_taken_for_this_one(
