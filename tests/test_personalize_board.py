@@ -470,7 +470,7 @@ def test_grit_board_reads_what_grit_personalize_wrote(tmp_path: Path, capsys: py
 # --- what may be taken away ----------------------------------------------------------------------------------------
 
 
-def test_a_verdict_counts_what_is_beyond_doubt() -> None:
+def test_a_verdict_counts_intervals_that_leave_nought_out() -> None:
     intervals = [statistics.Interval(*each) for each in ((0.1, 0.2), (-0.1, 0.2), (-0.3, -0.1), (0.0, 0.0))]
     assert overview.verdicts([*intervals, None]) == (4, 1, 1)
 
@@ -484,7 +484,7 @@ def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
     assert found.gains == (4, 2, 1), "what chose to learn nothing is a comparison, too"
     assert found.forgetting == (3, 0, 3) and found.robustness == (0, 0, 0)
     (told,) = overview.takeaway([*moved, *unchanged])
-    assert "2 of 4 are above nought beyond doubt, 1 below" in told
+    assert "2 of 4 intervals lie above nought and 1 below, where chance alone would put 0.1 on each side" in told
 
 
 # --- on disk ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """leaderboards/personal/README.md: what the committed records say, made from them and nothing else.
 
-First what a reader may take away, as counts of comparisons whose interval leaves no doubt, then the tables.
+First what a reader may take away, as counts of comparisons whose interval leaves nought out, then the tables.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class Verdicts(NamedTuple):
     below: int
 
     def __str__(self) -> str:
-        return f"{self.above} of {self.n} are above nought beyond doubt, {self.below} below"
+        """Chance is for one comparison at a time, as the intervals are."""
+        return (
+            f"{self.above} of {self.n} intervals lie above nought and {self.below} below, where chance alone would put "
+            f"{0.025 * self.n:.1f} on each side"
+        )
 
 
 def verdicts(intervals: Sequence[Interval | None]) -> Verdicts:
