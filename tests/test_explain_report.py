@@ -95,13 +95,13 @@ def test_rows_are_compared_that_differ_in_their_scheme_alone() -> None:
         row("mapped", 0.7),
         row("mapped", 0.6, seed=1),
         row("proposed", 0.6, model="prado"),
-        row("distil", 0.2, model="prado"),
+        row("mapped", 0.2, model="prado"),
     ]
     found = [(each.model, each.scheme, each.than, each.seed) for each in report.contrasts(rows)]
     assert found == [
         ("student", "distil", "natural", 0),
         ("student", "mapped", "distil", 0),
-        ("prado", "proposed", "distil", 0),
+        ("prado", "proposed", "mapped", 0),
     ]
 
 
@@ -130,7 +130,7 @@ def test_what_may_be_taken_away_counts_rows_by_their_intervals() -> None:
     )
     (line,) = [line for line in text.splitlines() if line.startswith("- **mapped** than distil")]
     assert "more loyal in 1 of 3 rows, less in 1, undecided in 1" in line
-    assert "| mapped | distil | student | 0 | +0.20 [+0.20, +0.20] | +0.00 [+0.00, +0.00] |" in text
+    assert "| mapped | distil | student | 0 | +0.200 [+0.200, +0.200] | +0.000 [+0.000, +0.000] |" in text
 
 
 def test_three_seeds_have_an_interval_over_seeds() -> None:
@@ -139,7 +139,7 @@ def test_three_seeds_have_an_interval_over_seeds() -> None:
     rows += [row("mapped", 0.4 + gain, seed=seed) for seed, gain in enumerate(gains)]
     interval = over_seeds(gains).interval
     assert interval is not None
-    expected = f"| mapped | distil | student | all | +0.20 [{interval.low:+.2f}, {interval.high:+.2f}] |"
+    expected = f"| mapped | distil | student | all | +0.200 [{interval.low:+.3f}, {interval.high:+.3f}] |"
     assert expected in report.markdown(rows)
     assert "| all |" not in report.markdown(rows[:2] + rows[3:5])
 

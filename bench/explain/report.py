@@ -18,7 +18,13 @@ from grit.bench.explain.explainers import EXPLAINERS
 from grit.bench.explain.scores import HEADLINE, RANDOM, Explanation, Mean, Trained, mean_or_none
 from grit.bench.statistics import over_seeds
 
-CONTRASTS = (("distil", "natural"), ("mapped", "distil"), ("proposed", "distil"), ("proposed", "natural"))
+CONTRASTS = (  # a scheme and what it is compared with: a step each, and the whole
+    ("distil", "natural"),
+    ("mapped", "distil"),
+    ("proposed", "mapped"),
+    ("proposed", "natural"),
+    ("adversarial", "natural"),
+)
 SEEDS = 3  # from so many on, an interval over seeds
 FAITHFUL, LOYAL = 0, 1  # places in Explanation.texts
 
@@ -161,7 +167,7 @@ def _over_seeds(parts: Sequence[Mean | None]) -> str:
     """+0.04 [+0.01, +0.07], by Student's t over the seeds."""
     values = [part.value for part in parts if part is not None]
     interval = over_seeds(values).interval if len(values) >= SEEDS else None
-    return f"{over_seeds(values).mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else ""
+    return f"{over_seeds(values).mean:+z.3f} [{interval.low:+z.3f}, {interval.high:+z.3f}]" if interval else ""
 
 
 def _summed_up(found: Sequence[Contrast]) -> Iterator[str]:
@@ -182,7 +188,7 @@ def _verdict(what: str, parts: Sequence[Mean | None]) -> str:
     values = [part.value for part in known]
     return (
         f"more {what} in {more} of {len(known)} rows, less in {less}, undecided in {len(known) - more - less}, "
-        f"{sum(values) / len(values):+.2f} on average ({min(values):+.2f} to {max(values):+.2f})"
+        f"{sum(values) / len(values):+z.3f} on average ({min(values):+z.3f} to {max(values):+z.3f})"
     )
 
 
@@ -234,4 +240,4 @@ def _short(mean: Mean | None) -> str:
 
 
 def _signed(mean: Mean | None) -> str:
-    return "" if mean is None else f"{mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+    return "" if mean is None else f"{mean.value:+z.3f} [{mean.low:+z.3f}, {mean.high:+z.3f}]"
