@@ -484,6 +484,13 @@ def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
     assert found.gains == (4, 2, 1), "what chose to learn nothing is a comparison, too"
     assert found.forgetting == (3, 0, 3) and found.robustness == (0, 0, 0)
     (told,) = overview.takeaway([*moved, *unchanged])
+    assert (
+        "in 2 of 4 comparisons an arm is shown to learn more" in told
+        and "3 of 3 are shown to lose and 0 to win on the global" in told
+    )
+    assert "none of 0 is shown to change in robust accuracy" in told
+    (nothing,) = overview.takeaway(seeds(0))
+    assert "no arm is shown to learn more from a user's texts than the best floor" in nothing
     assert "2 of 4 intervals lie above nought and 1 below, where chance alone would put 0.1 on each side" in told
 
 

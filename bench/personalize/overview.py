@@ -73,13 +73,28 @@ def _findings(pairs: Sequence[tuple[board.Group, str]]) -> Findings:
 
 
 def takeaway(rows: Sequence[Row]) -> Iterator[str]:
-    """A paragraph a data set."""
+    """A paragraph a data set: a sentence that claims no more than the counts behind it."""
     for dataset, found in findings(rows).items():
         yield (
-            f"**{dataset}.** Gain over the best floor, every arm that learns at every k, model and start: "
-            f"{found.gains}. Accuracy on the global test after learning: {found.forgetting}. Robust accuracy of the "
-            f"copies against that of the global model on the same texts: {found.robustness}."
+            f"**{dataset}: {_sentence(found)}** Gain over the best floor, every arm that learns at every k, model and "
+            f"start: {found.gains}. Accuracy on the global test after learning: {found.forgetting}. Robust accuracy of "
+            f"the copies against that of the global model on the same texts: {found.robustness}."
         )
+
+
+def _sentence(found: Findings) -> str:
+    gained = found.gains.above
+    gain = f"in {gained} of {found.gains.n} comparisons an arm is" if gained else "no arm is"
+    return (
+        f"{gain} shown to learn more from a user's texts than the best floor; {_told(found.forgetting)} on the global "
+        f"test, and {_told(found.robustness)} in robust accuracy."
+    )
+
+
+def _told(found: Verdicts) -> str:
+    if not found.above and not found.below:
+        return f"none of {found.n} is shown to change"
+    return f"{found.below} of {found.n} are shown to lose and {found.above} to win"
 
 
 def overview(rows: Sequence[Row]) -> str:
