@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grit.bench import cli, records
+from grit.bench import cli, records, submission
 from grit.bench.explain import report, scores
 from grit.bench.explain.scores import Asked, Explanation, Faithful, Loyal, Masked, Shuffled, Trained, Truth
 from grit.bench.records import Count
@@ -194,3 +195,55 @@ def test_grit_board_prints_the_document_of_a_folder(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit):
         cli.main(["board", str(tmp_path / "explain"), "--format", "readme"])
     assert capsys.readouterr().out == report.markdown(rows)
+
+
+# --- the committed rows --------------------------------------------------------------------------------------
+
+
+def test_the_committed_document_is_generated_and_does_not_differ() -> None:
+    """`grit board leaderboards/explain --format readme > leaderboards/explain/README.md`."""
+    known = scores.below([COMMITTED]).values()
+    assert (COMMITTED / "README.md").read_text(encoding="utf-8") == report.markdown(known)
+
+
+def test_committed_lines_hold_no_text_and_their_means_are_those_of_their_texts() -> None:
+    def strings(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [*value, *(text for each in value.values() for text in strings(each))]
+        if isinstance(value, list):
+            return [text for each in value for text in strings(each)]
+        return [value] if isinstance(value, str) else []
+
+    for line in (COMMITTED / scores.EXPLAINED).read_text(encoding="utf-8").splitlines():
+        assert all(len(text.split()) < 8 for text in strings(json.loads(line)) if "(" not in text)
+    for each in scores.below([COMMITTED]).values():
+        assert all(len(key) == 16 and int(key, 16) >= 0 for key in each.texts) and each.trained is not None
+        normalised, taus = zip(*each.texts.values(), strict=True)
+        for said, of_texts in ((each.normalised("integrated"), normalised), (each.loyalty("integrated"), taus)):
+            again = scores.mean_or_none(of_texts)
+            assert (said is None) == (again is None)
+            if said is not None and again is not None:  # the texts are sorted by now, so their sum may end otherwise
+                assert (said.value, said.low, said.high) == pytest.approx((again.value, again.low, again.high))
+                assert said.n == again.n
+
+
+def test_explained_rows_stand_on_the_board_by_their_bytes() -> None:
+    known, found = scores.below([COMMITTED]), 0
+    for place in submission.bundles_below(ROOT / "leaderboards"):
+        record = submission.read_bundle(place).submission.record
+        if (each := known.get(record.artefact.digest)) is not None:
+            found += 1
+            assert (each.asked.data, each.asked.revision) == (record.data.name, record.data.revision)
+            assert each.trained and each.trained.scheme == record.scheme.name
+    assert found
+    assert "| Faithful | Loyal |" in (ROOT / "leaderboards" / "README.md").read_text(encoding="utf-8")
+
+
+def test_explainers_of_the_house_are_faithful_and_chance_is_not() -> None:
+    """What any of these rows must show, or something is wrong with the measure."""
+    for each in scores.below([COMMITTED]).values():
+        own, chance = each.normalised("integrated"), each.normalised(scores.RANDOM)
+        turned = next(part.normalised for part in each.faithful if part.explainer == "integrated" and part.reversed)
+        assert own and chance and turned and turned.high < chance.low and chance.high < own.low, each.asked.row
+        floor = next((part.tau for part in each.loyal if (part.explainer, part.who) == ("integrated", "floor")), None)
+        assert floor is None or abs(floor.value) < 0.1
