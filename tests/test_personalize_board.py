@@ -489,6 +489,9 @@ def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
         and "3 of 3 are shown to lose and 0 to win on the global" in told
     )
     assert "none of 0 is shown to change in robust accuracy" in told
+    assert told.endswith("In the records: small; start plain; arms last, all; k 1, 4, 16; seeds 0.")
+    few = overview.findings(table(("last", [20] * 9), before=[10] * 9))
+    assert few["set"].gains.n == 0, "nine users are too few to count on"
     (nothing,) = overview.takeaway(seeds(0))
     assert "no arm is shown to learn more from a user's texts than the best floor" in nothing
     assert "2 of 4 intervals lie above nought and 1 below, where chance alone would put 0.1 on each side" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from grit.bench import cli, experiment, records
-from grit.bench.personalize import arms, board, results, study, summary, users
+from grit.bench.personalize import arms, board, costs, overview, results, study, summary, users
 from grit.bench.personalize.meta import Meta
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.study import Study
@@ -467,3 +468,41 @@ def test_the_default_study_is_offline_and_names_every_arm() -> None:
     assert set(summary.FLOORS) - {"majority"} <= set(arms.ARMS)
     assert study.default_folder(wanted) == study.default_folder(Study())
     assert study.default_folder(wanted) != study.default_folder(Study(seeds=(1,)))
+
+
+# --- what is committed ------------------------------------------------------------------------------------------
+
+COMMITTED = sorted(PERSONAL.glob(f"*/{results.PACKED}"))
+
+
+def test_the_document_is_made_from_the_records_and_does_not_differ() -> None:
+    """`grit board leaderboards/personal --format readme > leaderboards/personal/README.md`."""
+    assert COMMITTED
+    assert (PERSONAL / "README.md").read_text(encoding="utf-8") == overview.overview(results.below([PERSONAL]))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_committed_records_are_of_their_study_and_of_nobody_known(file: Path) -> None:
+    wanted = Study(**experiment.read(file.parent.with_suffix(".toml"), Study))
+    rows = [document.row for document in results.read(file)]
+    assert rows and len({row.key for row in rows}) == len(rows)
+    for row in rows:
+        assert row.dataset == wanted.dataset and row.model in wanted.models and row.scheme == wanted.scheme
+        assert row.start in wanted.starts and row.k in wanted.ks and row.seed in wanted.seeds
+        assert row.attacks == wanted.attacks and row.training == records.plain(wanted.training)
+        config, recipe = study._configured(row.model, wanted.settings)
+        assert (row.config, row.recipe) == (records.plain(config), records.plain(recipe))
+        assert all(re.fullmatch(r"u[0-9a-f]{10}", each.user) for each in row.users)
+        assert all(re.fullmatch(r"u[0-9a-f]{10}|all", choice.fold) for choice in row.choices)
+    for group in board.groups(rows).values():
+        assert set(summary.FLOORS) < set(group) <= {*summary.FLOORS, *wanted.arms}, "every arm beside every floor"
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
+def test_committed_studies_count_what_training_costs_and_how_exact_it_is(file: Path) -> None:
+    cells = [cell for document in results.read(file) for cell in document.row.cost]
+    wanted = Study(**experiment.read(file.parent.with_suffix(".toml"), Study))
+    assert {cell.target for cell in cells} <= {f"emu://{core}" for core in wanted.cores}
+    for cell in cells:
+        assert cell.kind == "emulated" and float(cell.facts["parity_error"]) <= costs.TOLERANCE
+        assert cell.values["training_bytes"] > 0 and cell.values["step_instructions"] > 0

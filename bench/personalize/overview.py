@@ -5,13 +5,15 @@ First what a reader may take away, as counts of comparisons whose interval leave
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from grit.bench.personalize import board, headline
 from grit.bench.personalize.results import Row
 from grit.bench.personalize.summary import FLOORS
 from grit.bench.statistics import Interval
+
+LEAST_USERS = 10  # for a bootstrap over users to be counted on; with fewer its intervals are too narrow
 
 OPENING = """\
 # Models that go on learning from their users
@@ -46,7 +48,10 @@ def verdicts(intervals: Sequence[Interval | None]) -> Verdicts:
 
 
 class Findings(NamedTuple):
-    """Of one data set: every arm that is no floor, at every k, model, scheme and start, all seeds together."""
+    """Of one data set: every arm that is no floor, at every k, model, scheme and start, all seeds together.
+
+    Where there are :data:`LEAST_USERS` users or more.
+    """
 
     gains: Verdicts  # over the best floor
     forgetting: Verdicts  # of arms that learned: change on the global test texts
@@ -57,7 +62,9 @@ def findings(rows: Sequence[Row]) -> dict[str, Findings]:
     """By data set."""
     found: dict[str, list[tuple[board.Group, str]]] = {}
     for (dataset, *_), (group, _) in board.over_seeds(rows).items():
-        found.setdefault(dataset, []).extend((group, arm) for arm in group if arm not in FLOORS)
+        pairs = found.setdefault(dataset, [])
+        if len(group["none"].users) >= LEAST_USERS:
+            pairs.extend((group, arm) for arm in group if arm not in FLOORS)
     return {dataset: _findings(pairs) for dataset, pairs in found.items()}
 
 
@@ -78,7 +85,9 @@ def takeaway(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"**{dataset}: {_sentence(found)}** Gain over the best floor, every arm that learns at every k, model and "
             f"start: {found.gains}. Accuracy on the global test after learning: {found.forgetting}. Robust accuracy of "
-            f"the copies against that of the global model on the same texts: {found.robustness}."
+            f"the copies against that of the global model on the same texts: {found.robustness}. Counted where there "
+            f"are {LEAST_USERS} users or more; what is not shown is not shown to be absent. In the records: "
+            f"{_covered([row for row in rows if row.dataset == dataset])}."
         )
 
 
@@ -88,6 +97,17 @@ def _sentence(found: Findings) -> str:
     return (
         f"{gain} shown to learn more from a user's texts than the best floor; {_told(found.forgetting)} on the global "
         f"test, and {_told(found.robustness)} in robust accuracy."
+    )
+
+
+def _covered(rows: Sequence[Row]) -> str:
+    def each(values: Iterable[object]) -> str:
+        return ", ".join(map(str, dict.fromkeys(values)))
+
+    arms = each(row.arm for row in rows if row.arm not in FLOORS)
+    return (
+        f"{each(row.model for row in rows)}; start {each(row.start for row in rows)}; arms {arms}; "
+        f"k {each(row.k for row in rows)}; seeds {each(row.seed for row in rows)}"
     )
 
 
