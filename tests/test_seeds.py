@@ -45,7 +45,7 @@ def test_a_line_holds_the_record_and_who_was_right_and_who_stood(tmp_path: Path)
 
 def test_the_command_line_is_not_kept(tmp_path: Path) -> None:
     row = row_of(n=10)
-    run = msgspec.structs.replace(row.record.run, command="grit run -o /home/somebody/out")
+    run = msgspec.structs.replace(row.record.run, command="grit run -o somebody/out")
     (found,) = kept(tmp_path, row._replace(record=msgspec.structs.replace(row.record, run=run)))
     assert found.record.run.command == "" and "somebody" not in (tmp_path / seeds.SEEDS).read_text()
 
