@@ -897,7 +897,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any], dict[str, Any]], object]]] = 
     ("tensor 'body.bias' is missing", lambda header, tree: rename(header, "body.bias", "body.other")),
     ("unknown tensor 'x.y'", lambda header, tree: rename(header, "body.bias", "x.y")),
     ("is not described", lambda header, tree: header.update(vocabulary=[1])),
-    ("illegal type", lambda header, tree: header["body.bias"].update(dtype="F16")),
+    ("illegal type", lambda header, tree: header["body.bias"].update(dtype="F64")),
     ("illegal type", lambda header, tree: header["body.bias"].update(dtype=["I32"])),
     ("illegal type", lambda header, tree: header["body.bias"].update(shape=[-20])),
     ("illegal type", lambda header, tree: header["body.bias"].update(shape=[1 << 60, 1 << 60])),
