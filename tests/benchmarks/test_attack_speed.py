@@ -113,6 +113,7 @@ class Drawn:
         return tuple(random.Random(word).sample(self._words, self._count))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["pwws.strong", "hotflip.strong"])
 @pytest.mark.parametrize(
     ("texts", "length", "synonyms"),
