@@ -8,6 +8,7 @@ from the table of the room itself, so the table says what is so.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -284,9 +285,9 @@ def test_fork_bomb(mode: str, hostile: Callable[..., np.ndarray]) -> None:
 def test_becoming_another_program(mode: str, hostile: Callable[..., np.ndarray]) -> None:
     answer = "".join(f"\\{byte:03o}" for byte in b"L" + struct.pack("<IId", 1, 1, 1.0))
     code = "os.close(2); os.execv('/bin/sh', ['sh', '-c', 'printf ' + chr(39) + answer + chr(39)])"
-    patient = dataclasses.replace(SMALL, cpu_s=20, wall_s=60.0)  # where it works, a busy machine must not stop it
-    worked, said = tried(lambda: hostile(code, mode, limits=patient, answer=answer))
-    assert worked == (not promised("become another program", mode)), said
+    worked, said = tried(lambda: hostile(code, mode, answer=answer))
+    # Where nothing else stops it, the limit on processes may (EAGAIN): other sandboxes of the same user count, too.
+    assert worked == (not promised("become another program", mode)) or f"Errno {errno.EAGAIN}" in said, said
 
 
 def test_killing(mode: str, hostile: Callable[..., np.ndarray]) -> None:
