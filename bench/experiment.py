@@ -174,6 +174,7 @@ def _plan(spec: str, scheme: Scheme, experiment: Experiment, unused: dict[str, s
     config = registry.override(config, changes_config, owner=f"model {key}")
     recipe = registry.override(recipe, changes_recipe, owner=f"the recipe of {key}")
     scheme = schemes.spelled_out(schemes.override(scheme, changes_scheme))
+    # Of a path its last part: a row's name is the name of a folder.
     changed = [
         f"{field.name}={str(getattr(value, field.name)).rpartition('/')[2]}"
         for value, default in ((config, cls.Config()), (recipe, cls.recipe))

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from grit.bench import leaderboard, records
 from grit.bench.records import Evidence, Record, Row
-from grit.bench.types import CouldNotMeasure, MalformedInput
+from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
 
 if TYPE_CHECKING:
     from grit.bench.statistics import Interval
@@ -33,10 +33,17 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     robust: str
 
     @property
-    def key(self) -> tuple[str, str, int]:
-        """Of two with one key the newer is kept."""
-        training = self.record.training
-        return self.record.model.repr, self.record.scheme.name, training.seed if training else -1
+    def seed(self) -> int:
+        return self.record.training.seed if self.record.training else -1
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What was asked for: of two with one key the newer is kept. Seeds differ in the last part alone."""
+        record, training = self.record, self.record.training
+        trained = (training.recipe, training.revision, training.n_train) if training else ()
+        attacks = [(each.name, each.parameters_sha256, each.lexicon_sha256) for each in record.attacks]
+        rest = records.encode((trained, record.data.revision, record.data.split, record.data.n, attacks)).decode()
+        return record.model.repr, record.scheme.name, rest, self.seed
 
 
 class Scheme(NamedTuple):
@@ -57,7 +64,8 @@ class Difference(NamedTuple):
 def keep(rows: Iterable[Row], folder: Path) -> int:
     """Adds rows to the folder's file, which is written anew in the order of its keys; how many it then holds.
 
-    Raises CouldNotMeasure for a row without its evidence, MalformedInput for a file that is none.
+    Raises CouldNotMeasure for a row without its evidence, UsageError for a rung of a ladder, MalformedInput for a
+    file that is none.
     """
     file = folder / SEEDS
     held = {each.key: each for each in (read(file) if file.is_file() else [])}
@@ -71,6 +79,8 @@ def keep(rows: Iterable[Row], folder: Path) -> int:
 
 def _kept(row: Row) -> Kept:
     name = f"{row.record.model.name} {row.record.scheme.name}"
+    if row.record.steps:
+        raise UsageError(f"{name} is a rung of a ladder, which is no seed of a row; give the run that it was made from")
     if row.evidence is None:
         raise CouldNotMeasure(f"{name}: its evidence is not beside it or was changed; give the run folder that made it")
     ids = sorted(line.id for line in row.evidence.clean)
@@ -145,16 +155,16 @@ def markdown(kept: Sequence[Kept]) -> str:
 
 def schemes(section: leaderboard.Section, by_digest: Mapping[str, Kept]) -> list[Scheme]:
     """Model by model, the best mean worst case first."""
-    groups: dict[tuple[str, str], list[Kept]] = {}
+    groups: dict[tuple[str, ...], list[Kept]] = {}
     for line in section.lines:
         kept = by_digest[records.row_digest(line.record)]
-        groups.setdefault((line.model, line.record.scheme.name), []).append(kept)
+        groups.setdefault((line.model, *kept.key[:3]), []).append(kept)
     found = []
-    for (model, name), members in groups.items():
+    for (model, _, name, _), members in groups.items():
         members.sort(key=lambda kept: kept.key)
         right = np.stack([_unpacked(kept.right, section.data.n) for kept in members])
         robust = np.stack([_unpacked(kept.robust, section.data.n) for kept in members])
-        found.append(Scheme(model, name, tuple(kept.key[2] for kept in members), right, robust))
+        found.append(Scheme(model, name, tuple(kept.seed for kept in members), right, robust))
     return sorted(found, key=lambda each: (each.model, -each.robust.mean(), each.name))
 
 

@@ -423,7 +423,7 @@ def test_arms_that_go_back_start_from_the_weights_that_were_there() -> None:
     assert same(_tuning.earlier(here, 0), drawn)
     dense = train.train(here.model, here.config, dataclasses.replace(here.recipe, epochs=1), DATA, here.scheme, seed=0)
     once = dataclasses.replace(here, recipe=dataclasses.replace(here.recipe, epochs=1))
-    assert same(_tuning.earlier(once, 1), dense.model.program())  # type: ignore[arg-type]
+    assert same(_tuning.earlier(once, 1), dense.model.program())  # type: ignore[arg-type]  # it has one
 
 
 def test_an_arm_that_goes_back_comes_before_what_changes_shapes() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from grit.bench import cli, leaderboard, records, seeds
 from grit.bench.records import Row
 from grit.bench.site.overview import overview
-from grit.bench.types import CouldNotMeasure, MalformedInput
+from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -52,12 +52,32 @@ def test_the_command_line_is_not_kept(tmp_path: Path) -> None:
 
 def test_lines_are_ordered_and_a_seed_made_again_takes_the_old_ones_place(tmp_path: Path) -> None:
     first = [row_of(seed=seed, n=20, robust=0.3) for seed in (2, 0)]
-    assert [each.key[2] for each in kept(tmp_path, *first)] == [0, 2]
+    assert [each.seed for each in kept(tmp_path, *first)] == [0, 2]
     before = (tmp_path / seeds.SEEDS).read_bytes()
     assert len(kept(tmp_path, first[0])) == 2 and (tmp_path / seeds.SEEDS).read_bytes() == before
     again = kept(tmp_path, row_of(seed=2, n=20, robust=0.6), row_of(seed=1, n=20))
-    assert [each.key[2] for each in again] == [0, 1, 2]
+    assert [each.seed for each in again] == [0, 1, 2]
     assert again[2].record.worst.low >= 10 > first[0].record.worst.low
+
+
+def test_rows_that_were_asked_for_otherwise_stand_beside_each_other(tmp_path: Path) -> None:
+    row = row_of(n=20)
+    assert row.record.training is not None
+    longer = msgspec.structs.replace(row.record.training, recipe={"epochs": 3})
+    fewer = msgspec.structs.replace(row.record.training, n_train=50)
+    others = [row._replace(record=msgspec.structs.replace(row.record, training=each)) for each in (longer, fewer)]
+    found = kept(tmp_path, row, *others, row_of(n=30), row_of(n=20, beam=5))
+    assert len(found) == 5 and len({each.key for each in found}) == 5
+    table = seeds.markdown(found).splitlines()
+    assert all(" | 0 | " in line for line in table if line.startswith("| student"))  # none is a seed of another
+
+
+def test_a_rung_of_a_ladder_is_refused(tmp_path: Path) -> None:
+    row = row_of(n=10)
+    part = records.CompressionPart(name="fp16", steps=(), source=row.record.artefact.digest)
+    rung = row._replace(record=msgspec.structs.replace(row.record, compression=part))
+    with pytest.raises(UsageError, match="student natural is a rung of a ladder"):
+        seeds.keep([rung], tmp_path)
 
 
 def test_a_row_without_evidence_is_refused(tmp_path: Path) -> None:
@@ -79,7 +99,7 @@ def test_a_row_without_evidence_is_refused(tmp_path: Path) -> None:
 def test_a_line_that_was_changed_is_refused(change: object, said: str, tmp_path: Path) -> None:
     kept(tmp_path, row_of(n=16))
     file = tmp_path / seeds.SEEDS
-    file.write_text(json.dumps(change(json.loads(file.read_text()))) + "\n")  # type: ignore[operator]
+    file.write_text(json.dumps(change(json.loads(file.read_text()))) + "\n")  # type: ignore[operator]  # one of the above
     with pytest.raises(MalformedInput, match=said):
         seeds.read(file)
 

@@ -22,8 +22,9 @@ A global model meets users it was never trained on and learns from k of their te
 chosen on validation users, and the global model untouched is among the choices. Gains are over the best of three floors
 that learn nothing from texts. How it is done: `bench/personalize/`.
 
-The records lie in the folders beside this file and hold counts, no text and no name of a user. They were made by
-`grit personalize leaderboards/personal/NAME.toml`; `grit board leaderboards/personal --format readme` makes this file.
+The records lie in the folders beside this file and hold counts, no text and no name of a user. A study in full is
+`grit personalize leaderboards/personal/NAME.toml`; what is shown is the part of it whose records are here, and may lack
+models, arms and starts. `grit board leaderboards/personal --format readme` makes this file.
 """
 
 
