@@ -17,13 +17,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_letters, ascii_lowercase, ascii_uppercase
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from rapidfuzz.distance import DamerauLevenshtein, Levenshtein
 
 from grit.bench.datasets import data_folders
 from grit.bench.types import CouldNotMeasure, Edit, Script, Threat, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # --- words ------------------------------------------------------------------------------------------
 
@@ -68,115 +67,13 @@ def transfer_case(word: str, pattern: str) -> str:
 
 
 def levenshtein(a: str, b: str) -> int:
-    """Insertions, deletions and substitutions between two strings.
-
-    Bit-parallel (Myers 1999, as restated by Hyyrö 2003), one Python integer for a whole column, after the
-    common ends are cut off: two texts that differ in one word cost what the word costs.
-    """
-    a, b = _without_common_ends(a, b)
-    if not a or not b:
-        return len(a) + len(b)
-    if len(a) == len(b) <= 2:  # one letter for another, or two of them: neither end is common
-        return len(a)
-    rises, falls = _columns(_places(a), len(a), _first_column(len(a)), b)
-    return len(b) + rises.bit_count() - falls.bit_count()
-
-
-_Column = tuple[int, int]
-"""Of a table of distances: the rows, as bits, at which it rises by one from the row above, and at which it falls."""
-
-
-def _first_column(rows: int) -> _Column:
-    return (1 << rows) - 1, 0
-
-
-def _places(text: str) -> dict[str, int]:
-    """Where each character stands, as bits."""
-    places: dict[str, int] = {}
-    for place, character in enumerate(text):
-        places[character] = places.get(character, 0) | 1 << place
-    return places
-
-
-def _columns(places: dict[str, int], rows: int, column: _Column, text: str) -> _Column:
-    """The column that ``text`` leads to from another one; a row a character of the text whose ``places`` these are."""
-    full = (1 << rows) - 1
-    rises, falls = column
-    for character in text:
-        equal = places.get(character, 0)
-        vertical = equal | falls
-        horizontal = (((equal & rises) + rises) ^ rises) | equal
-        up = ((falls | ~(horizontal | rises) & full) << 1 | 1) & full
-        down = (rises & horizontal) << 1 & full
-        rises, falls = down | ~(vertical | up) & full, up & vertical
-    return rises, falls
-
-
-class _Around:
-    """Levenshtein distances of a text from copies that differ from each other in one stretch: head, written, tail.
-
-    What stands before and behind the stretch is compared once; a copy then costs the columns of what was written.
-    """
-
-    def __init__(self, text: str, head: str, tail: str) -> None:
-        self._places, self._rows = _places(text), len(text)
-        self._column = _columns(self._places, self._rows, _first_column(self._rows), head)
-        self._before = len(head)
-        behind = _columns(_places(text[::-1]), self._rows, _first_column(self._rows), tail[::-1])
-        self._behind = self._distances(behind, len(tail))[::-1]  # of text[row:] and the tail
-
-    def distance(self, written: str) -> int:
-        column = _columns(self._places, self._rows, self._column, written)
-        return int((self._distances(column, self._before + len(written)) + self._behind).min())
-
-    def _distances(self, column: _Column, length: int) -> np.ndarray:
-        """Of the first rows of the text, none to all, from a string of a length: int64 [rows + 1]."""
-        import numpy as np  # here alone: a text is read without it
-
-        octets = [np.frombuffer(bits.to_bytes(self._rows // 8 + 1, "little"), np.uint8) for bits in column]
-        rises, falls = (np.unpackbits(each, count=self._rows, bitorder="little").astype(np.int64) for each in octets)
-        return length + np.concatenate(([0], np.cumsum(rises - falls)))
+    """Insertions, deletions and substitutions between two strings."""
+    return Levenshtein.distance(a, b)
 
 
 def damerau_levenshtein(a: str, b: str) -> int:
     """As :func:`levenshtein`, and a transposition of neighbours costs one: the unrestricted form, a metric."""
-    a, b = _without_common_ends(a, b)
-    if not a or not b:
-        return len(a) + len(b)
-    far = len(a) + len(b)
-    last_row: dict[str, int] = {}  # the last row of ``a`` that held a character
-    table = [[far] * (len(b) + 2) for _ in range(len(a) + 2)]
-    for row in range(len(a) + 1):
-        table[row + 1][1] = row
-    for column in range(len(b) + 1):
-        table[1][column + 1] = column
-    for row in range(1, len(a) + 1):
-        last_column = 0  # the last column of this row whose characters are equal
-        for column in range(1, len(b) + 1):
-            matched_row, matched_column = last_row.get(b[column - 1], 0), last_column
-            same = a[row - 1] == b[column - 1]
-            if same:
-                last_column = column
-            table[row + 1][column + 1] = min(
-                table[row][column] + (not same),
-                table[row + 1][column] + 1,
-                table[row][column + 1] + 1,
-                table[matched_row][matched_column] + (row - matched_row - 1) + 1 + (column - matched_column - 1),
-            )
-        last_row[a[row - 1]] = row
-    return table[len(a) + 1][len(b) + 1]
-
-
-def _without_common_ends(a: str, b: str) -> tuple[str, str]:
-    """Both strings without their common start and end, which change none of the distances above."""
-    shorter = min(len(a), len(b))
-    start = 0
-    while start < shorter and a[start] == b[start]:
-        start += 1
-    end = 0
-    while end < shorter - start and a[-1 - end] == b[-1 - end]:
-        end += 1
-    return a[start : len(a) - end], b[start : len(b) - end]
+    return DamerauLevenshtein.distance(a, b)
 
 
 _TYPO_LETTERS = 10_000  # letters edited times length of the word: all of a word of 100 letters
@@ -249,8 +146,6 @@ class Text:
     """
 
     __slots__ = (
-        "_around",
-        "_asked",
         "_candidates",
         "_facts",
         "_lexicon",
@@ -293,8 +188,6 @@ class Text:
         self._candidates: dict[int, tuple[str, ...]] = {}
         self._facts: dict[Edit, tuple[int, str | None]] = {}  # of well-formed edits: see _fact
         self._tags: list[str | None] | None = None
-        self._asked: Script = ()  # whose whole text was compared last
-        self._around: tuple[Script, _Around] | None = None  # and what stands around one word of it
 
     # What may stand in a word's place.
 
@@ -430,7 +323,7 @@ class Text:
         limit = self.threat.max_text_distance
         # The sum over the words bounds the distance of the texts from above, so texts are compared near the limit only.
         if limit is not None and distance > limit:
-            between = self._between(script)
+            between = levenshtein(self.text, self.apply(script))
             if between > limit:
                 return f"text distance {between}, at most {limit}"
         return None
@@ -438,22 +331,6 @@ class Text:
     def allows(self, script: Script) -> bool:
         """Whether the threat holds a script."""
         return self.violation(script) is None
-
-    def _between(self, script: Script) -> int:
-        """Levenshtein distance of the text from itself under a script.
-
-        Of scripts asked one after the other that differ in the word at one place, all but that word is compared once.
-        """
-        before, self._asked = self._asked, script
-        places = {edit.index for edit in before}
-        new = [edit for edit in script if edit.index not in places] or [edit for edit in script if edit not in before]
-        if len(new) != 1 or new[0].op != "replace":
-            return levenshtein(self.text, self.apply(script))
-        frame = tuple([Edit("unknown", edit.index) if edit is new[0] else edit for edit in script])
-        if self._around is None or self._around[0] != frame:
-            head, tail = self.segments(0, len(self.text), frame)
-            self._around = frame, _Around(self.text, head, tail)
-        return self._around[1].distance(new[0].word)
 
     def _fact(self, edit: Edit) -> tuple[int, str | None]:
         """How far an edit moves the text at most, and why no threat of this kind holds it, or None.
