@@ -9,6 +9,7 @@ against each rung and not carried over from the dense row. What does carry over 
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -132,9 +133,11 @@ def _make(
         plan.seed,
         checkpoint.load_model(lessons) if lessons and lessons.is_dir() else None,
         cache,
+        home / "training",
     )
     for name, content in compress.make(rung, program, course, build.calibration(dataset), origin, files).items():
         records.write(home / name, content)
+    shutil.rmtree(home / "training", ignore_errors=True)  # the checkpoints have done their service
     report(home.name, "compressing", 1, 1)
 
 

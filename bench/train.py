@@ -140,17 +140,10 @@ def train(
     split, a label outside the classes), StorageError, and CouldNotMeasure when the loss is no longer a number.
     """
     terms = _terms(dataset, scheme, teacher)
-    identity = _identity(model_class, config, recipe, dataset, scheme, seed, teacher, threads)
+    identity = _identity([_name(model_class), config], recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
         run = _Run(_fresh(model_class, config, dataset, seed), recipe, dataset, terms, seed, teacher, cache)
-        if folder is not None:
-            run.restore(folder, identity)
-        while not run.finished:
-            epoch = run.epoch()
-            if folder is not None:
-                run.save(folder, identity)
-            if progress is not None:
-                progress(epoch)
+        run.go_on(folder, identity, progress)
         return run.result()
 
 
@@ -162,18 +155,21 @@ def refine(
     *,
     seed: int,
     teacher: Model | None = None,
-    cache: Path | None = None,
+    folder: Path | None = None,
     progress: Callable[[Epoch], None] | None = None,
+    cache: Path | None = None,
     threads: int = 1,
 ) -> Trained:
-    """Like :func:`train`, from the weights that ``model`` has; it is changed in place. Without checkpoints."""
+    """Like :func:`train`, from the weights that ``model`` has; it is changed in place.
+
+    What its ``constrain`` remembers from step to step has to lie in buffers: a checkpoint holds nothing else of it.
+    """
     terms = _terms(dataset, scheme, teacher)
+    identity = _identity([digest_of(model)], recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
+        _reseed(_derived(seed, "beside"))
         run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
-        while not run.finished:
-            epoch = run.epoch()
-            if progress is not None:
-                progress(epoch)
+        run.go_on(folder, identity, progress)
         return run.result()
 
 
@@ -187,17 +183,18 @@ def early(
     seed: int,
     epochs: int,
     teacher: Model | None = None,
+    folder: Path | None = None,
     cache: Path | None = None,
     threads: int = 1,
 ) -> Model:
     """The model that :func:`train` with these arguments has after its first ``epochs``; after none, as drawn."""
     terms = _terms(dataset, scheme, teacher)
+    identity = _identity([_name(model_class), config, epochs], recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
         model = _fresh(model_class, config, dataset, seed)
         if epochs:
             run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
-            for _ in range(epochs):
-                run.epoch()
+            run.go_on(folder, identity, until=epochs)
         return model
 
 
@@ -275,6 +272,24 @@ class _Run:
         done, patience = len(self.history), self.recipe.patience
         last_best = max((epoch.number for epoch in self.history if epoch.best), default=done)
         return done >= self.recipe.epochs or 0 < patience <= done - last_best
+
+    def go_on(
+        self,
+        folder: Path | None,
+        identity: str,
+        progress: Callable[[Epoch], None] | None = None,
+        *,
+        until: int | None = None,
+    ) -> None:
+        """Every epoch that is still to come, ``until`` so many are done or to the end; each leaves a checkpoint."""
+        if folder is not None:
+            self.restore(folder, identity)
+        while not self.finished if until is None else len(self.history) < until:
+            epoch = self.epoch()
+            if folder is not None:
+                self.save(folder, identity)
+            if progress is not None:
+                progress(epoch)
 
     def epoch(self) -> Epoch:
         """Trains one epoch and judges it."""
@@ -510,8 +525,7 @@ def _reseed(seed: int) -> None:
 
 
 def _identity(
-    model_class: type,
-    config: Any,
+    start: Sequence[object],
     recipe: Recipe,
     dataset: Dataset,
     scheme: Scheme,
@@ -519,10 +533,14 @@ def _identity(
     teacher: Model | None,
     threads: int,
 ) -> str:
+    """What a checkpoint belongs to; ``start``: what the training starts from, in words."""
     taught = digest_of(teacher) if teacher is not None and schemes.needs_teacher(scheme) else ""
-    name = f"{model_class.__module__}:{model_class.__qualname__}"
-    parts = (name, config, recipe, dataset.name, dataset.revision, scheme, seed, taught, threads)
+    parts = (*start, recipe, dataset.name, dataset.revision, scheme, seed, taught, threads)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _name(model_class: type) -> str:
+    return f"{model_class.__module__}:{model_class.__qualname__}"
 
 
 def _check(dataset: Dataset) -> None:

@@ -30,7 +30,7 @@ from grit.bench import (
     submission,
     train,
 )
-from grit.bench.compress import _draft, _network, _tuning, products
+from grit.bench.compress import _draft, _network, _tuning, iht, products
 from grit.bench.compress._draft import Course, Draft, Precision
 from grit.bench.experiment import Folder
 from grit.bench.export import forms, packing, quantise, words
@@ -448,6 +448,52 @@ def test_quantisation_aware_training_ends_in_int8_and_moves_the_weights() -> Non
 
 def test_training_on_is_repeatable() -> None:
     assert same(climbed("qat[epochs=1]").program, climbed("qat[epochs=1]").program)
+
+
+@pytest.mark.parametrize(
+    ("rung", "killed"),  # after so many epochs of all that it trains
+    [
+        ("qat[epochs=2]", 1),
+        ("iht[epochs=6,density=0.8]", 3),  # in the third that chooses what stays
+        ("pruned[epochs=2]+qat[epochs=2]", 3),
+        ("lottery[epochs=2]", 1),
+        ("rewind[epochs=2,back=2]", 1),  # on the way to the weights it starts from
+        ("rewind[epochs=2,back=2]", 3),
+        ("reinitialised[epochs=2]", 1),
+    ],
+)
+def test_a_killed_rung_goes_on_to_the_same_bits(
+    rung: str, killed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iht, "EVERY", 2)
+    save, saved = train._Run.save, 0
+
+    def killing(run: train._Run, *where: Any) -> None:
+        nonlocal saved
+        save(run, *where)
+        saved += 1
+        if saved == killed:
+            raise KeyboardInterrupt
+
+    def made(name: str) -> Draft:
+        here = course(folder=tmp_path / name)
+        steep = dataclasses.replace(here.recipe, learning_rate=0.3)  # so that another choice of what stays is another
+        return compress.parse(rung).climbed(Draft(model("student").program()), dataclasses.replace(here, recipe=steep))
+
+    def last(name: str) -> dict[str, bytes]:
+        """Of every training, the weights after its last epoch, and what its rule remembers."""
+        files = [file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob(train.CHECKPOINT)]
+        states = {file: torch.load(tmp_path / name / file, weights_only=True)["model"] for file in files}
+        return {f"{file} {part}": t.numpy().tobytes() for file, state in states.items() for part, t in state.items()}
+
+    whole = made("whole")
+    monkeypatch.setattr(train._Run, "save", killing)
+    with pytest.raises(KeyboardInterrupt):
+        made("killed")
+    resumed = made("killed")
+    assert last("killed") == last("whole")
+    assert same(resumed.program, whole.program) and resumed.facts == whole.facts
+    assert saved == sum(facts["epochs"] + facts.get("back", 0) for facts in whole.facts.values())  # none twice
 
 
 def test_a_step_that_trains_asks_for_the_teacher_of_its_scheme() -> None:

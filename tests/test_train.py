@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import random
@@ -283,6 +284,27 @@ def test_what_trains_beside_the_student_is_resumed_too(scheme: str, teacher: Any
     with pytest.raises(Killed):
         run("student", scheme, teacher, folder=tmp_path, progress=stopper)
     assert weights(run("student", scheme, teacher, folder=tmp_path)) == weights(run("student", scheme, teacher))
+
+
+def test_training_on_depends_on_nothing_drawn_before_and_goes_on(tmp_path: Path) -> None:
+    scheme = Scheme("beside", (Term("task"), Term("aspects")))  # layers beside the student, which are drawn
+    first = run("student", "natural").model
+
+    def refined(**more: Any) -> Trained:
+        return train.refine(copy.deepcopy(first), THREE, DATA, scheme, seed=0, **more)
+
+    def stopper(epoch: Epoch) -> None:
+        raise Killed
+
+    whole = refined()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)  # noqa: TID251  # a caller's own generator must not matter
+        with pytest.raises(Killed):
+            refined(folder=tmp_path, progress=stopper)
+    resumed = refined(folder=tmp_path)
+    assert (weights(resumed), timeless(resumed.history)) == (weights(whole), timeless(whole.history))
+    with pytest.raises(UsageError, match="belongs to another training"):
+        train.refine(whole.model, THREE, DATA, scheme, seed=0, folder=tmp_path)
 
 
 def test_a_finished_training_is_only_read(tmp_path: Path) -> None:

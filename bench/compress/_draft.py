@@ -67,6 +67,7 @@ class Course:
     seed: int
     teacher: Model | None = None
     cache: Path | None = None  # folder of the teacher's answers
+    folder: Path | None = None  # for the checkpoints of what trains: a step has one below it, under its key
 
 
 class Step(Protocol):

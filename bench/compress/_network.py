@@ -29,9 +29,10 @@ _TABLE = "words.table"
 class Network(nn.Module):
     """A trainable :class:`grit.bench.types.Program` (a :class:`grit.bench.types.Model`).
 
-    rule: holds the weights to something after each step of the optimiser. settles: the share of a training before
-    which its epochs do not count, as what the rule holds is not yet there. rounded: every pass reads weights as int8
-    would have them, and gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013).
+    rule: holds the weights to something after each step of the optimiser; one that remembers is a module with buffers.
+    settles: the share of a training before which its epochs do not count, as what the rule holds is not yet there.
+    rounded: every pass reads weights as int8 would have them, and gradients pass the rounding as if it were not there
+    (straight-through: Bengio et al. 2013).
     """
 
     Config: ClassVar[type] = Program
@@ -49,7 +50,7 @@ class Network(nn.Module):
         self.separable = self._reader.separable
         self._rule, self._settles, self._rounded = rule, settles, rounded
         self.weights = nn.ParameterDict(
-            {_key(path): nn.Parameter(torch.from_numpy(array.copy())) for path, array in arrays(program).items()}
+            {key(path): nn.Parameter(torch.from_numpy(array.copy())) for path, array in arrays(program).items()}
         )
         if isinstance(program.body, FastGrnn):
             self.mix = nn.Parameter(torch.tensor([program.body.zeta, program.body.nu]))
@@ -69,7 +70,7 @@ class Network(nn.Module):
 
     def features(self, codes: torch.Tensor) -> torch.Tensor:
         if isinstance(self._like.words, Ternary):
-            return codes.to(self.weights[_key("head.bias")].dtype)
+            return codes.to(self.weights[key("head.bias")].dtype)
         return functional.embedding(codes, self.weight(_TABLE))
 
     def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
@@ -108,7 +109,7 @@ class Network(nn.Module):
 
     def program(self) -> Program:
         """The program with the weights as they are now."""
-        now = mapped(self._like, lambda path, _: self.weights[_key(path)].detach().cpu().float().numpy().copy())
+        now = mapped(self._like, lambda path, _: self.weights[key(path)].detach().cpu().float().numpy().copy())
         if isinstance(now.body, FastGrnn):
             zeta, nu = self.mix.detach().tolist()
             now = dataclasses.replace(now, body=dataclasses.replace(now.body, zeta=zeta, nu=nu))
@@ -118,11 +119,11 @@ class Network(nn.Module):
     def hold(self, kept: Mapping[str, torch.Tensor]) -> None:
         """Sets weights to zero: path -> which ones stay."""
         for path, mask in kept.items():
-            self.weights[_key(path)].mul_(mask)
+            self.weights[key(path)].mul_(mask)
 
     def weight(self, path: str) -> torch.Tensor:
         """An array of the program by its path, as a pass reads it."""
-        weight: torch.Tensor = self.weights[_key(path)]
+        weight: torch.Tensor = self.weights[key(path)]
         if not self._rounded or weight.ndim < 2:
             return weight
         return weight + (rounded(weight, by_column=path == _TABLE) - weight).detach()
@@ -187,5 +188,6 @@ def _within(lengths: torch.Tensor, seq: int) -> torch.Tensor:
     return torch.arange(seq) < lengths[:, None]
 
 
-def _key(path: str) -> str:
+def key(path: str) -> str:
+    """The name of an array's weight, by its path in the program."""
     return path.replace(".", "/")  # torch keeps the point for itself

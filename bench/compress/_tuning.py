@@ -23,6 +23,7 @@ HEAD = "head."  # what no pruning touches: a few weights, and the last word
 
 
 def tuned(
+    key: str,
     program: Program,
     course: Course,
     epochs: int,
@@ -32,9 +33,10 @@ def tuned(
     settles: float = 0.0,
     rounded: bool = False,
 ) -> tuple[Program, dict[str, Any]]:
-    """The program of the best epoch, and what a record says of the training.
+    """The program of the best epoch, and what a record says of the training, which goes on where it was killed.
 
-    rate: share of the recipe's learning rate; the rest as in :class:`Network`. No patience: every epoch is taken.
+    key: of the step, which a rung has once. rate: share of the recipe's learning rate; the rest as in :class:`Network`.
+    No patience: every epoch is taken.
     """
     rate *= course.recipe.learning_rate
     recipe = dataclasses.replace(course.recipe, epochs=epochs, learning_rate=rate, patience=0)
@@ -46,6 +48,7 @@ def tuned(
         course.scheme,
         seed=course.seed,
         teacher=course.teacher,
+        folder=course.folder and course.folder / key,
         cache=course.cache,
     )
     batches = -(-len(course.dataset.train) // recipe.batch_size)
@@ -93,7 +96,7 @@ def masked(program: Program, kept: Mapping[str, np.ndarray]) -> Program:
 def arm(key: str, draft: Draft, course: Course, start: Program, density: float, epochs: int, **facts: Any) -> Draft:
     """An arm of pruning: the mask of the draft's trained weights over ``start``, and trained on for ``epochs``."""
     kept = masks(draft.program, density)
-    program, said = tuned(masked(start, kept), course, epochs, rule=holding(kept))
+    program, said = tuned(key, masked(start, kept), course, epochs, rule=holding(kept))
     return dataclasses.replace(draft, program=program).shipped_as("sparse").noted(key, density=density, **facts, **said)
 
 
@@ -108,6 +111,7 @@ def earlier(course: Course, epochs: int) -> Program:
         seed=course.seed,
         epochs=epochs,
         teacher=course.teacher,
+        folder=course.folder and course.folder / "earlier",
         cache=course.cache,
     )
     program = model.program()

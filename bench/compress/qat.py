@@ -26,5 +26,5 @@ class Qat:
         check_share("qat", "rate", self.rate)
 
     def compress(self, draft: Draft, course: Course) -> Draft:
-        program, said = tuned(draft.program, course, self.epochs, rate=self.rate, rounded=True)
+        program, said = tuned("qat", draft.program, course, self.epochs, rate=self.rate, rounded=True)
         return dataclasses.replace(draft, program=program, precision="int8").noted("qat", **said)
