@@ -7,16 +7,18 @@ checklist of Carlini et al., "On Evaluating Adversarial Robustness", 2019, secti
 
 The sample is drawn by hash of the example's id among those right before any attack: :data:`LEAST` of them, a
 twentieth of all where that is more, a quarter where that is less. The logit scale is tried on :data:`SCALED` of
-them and the search without bounds on :data:`UNBOUNDED`.
+them, the search without bounds on :data:`UNBOUNDED`, and brute force on the first words of as many.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from grit.bench import lexicons, registry
 from grit.bench.evaluate import answers, attack_all, margins
 from grit.bench.records import CheckPart, Evidence
 from grit.bench.sentence import Text, words_of
-from grit.bench.types import Attack, Example, Gain, Outcome, Script, Threat
+from grit.bench.types import Attack, Edit, Example, Gain, Outcome, Script, Threat
 from grit.bench.victim import Asked, Respondent, Subject
 
 CONTROL = "random_search"  # what every guided search must beat
@@ -36,6 +38,8 @@ SCALES = (1e3, 1e-3)
 _LARGEST_BUDGET = 5000  # queries of a control; the suite's own
 _TELLING = 8  # words a class
 _FREQUENT = 1000  # words among which the telling ones are sought
+_WORDS, _CHOICES = 6, 5  # of a text that is short enough to try everything: words, and candidates of each
+_CHANGED = 0.34  # of the words: two of six
 
 Report = Callable[[str, int, int], None]
 """report(what, done, total): how far the checks are."""
@@ -55,19 +59,22 @@ class Trial:
 def checks(trial: Trial, report: Report = lambda what, done, total: None) -> tuple[CheckPart, ...]:
     """Every check that can be made of these attacks; another tool's recipes are left alone, which do not bend."""
     attacks = {name: attack for name, attack in trial.attacks.items() if not hasattr(attack, "recipe")}
-    total = 4 * len(attacks) + 1
+    total = 5 * len(attacks) + 1
     some = sample(trial.examples, trial.outcomes)
+    closed = Closed(trial, some[:UNBOUNDED])
     found: list[CheckPart] = []
     whole: dict[str, list[Outcome]] = {}
     for done, (name, attack) in enumerate(attacks.items()):
-        report("checks", 4 * done, total)
+        report("checks", 5 * done, total)
         whole[name] = _whole(trial, name, attack, some)
-        report("checks", 4 * done + 1, total)
+        report("checks", 5 * done + 1, total)
         found += _scale(trial, name, attack, some[:SCALED], whole[name])
-        report("checks", 4 * done + 2, total)
+        report("checks", 5 * done + 2, total)
         found += _budget(trial, name, attack, some, whole[name])
-        report("checks", 4 * done + 3, total)
+        report("checks", 5 * done + 3, total)
         found += _control(trial, name, attack, some, whole[name])
+        report("checks", 5 * done + 4, total)
+        found += closed.oracle(name, attack)
     found += _boxes(attacks, whole)
     report("checks", total - 1, total)
     found.append(unbounded(trial, some[:UNBOUNDED]))
@@ -223,11 +230,16 @@ def unbounded(trial: Trial, some: Sequence[Example]) -> CheckPart:
     return CheckPart(check="unbounded", attack=name, k=sum(fell), n=len(some), lost=len(some) - sum(fell))
 
 
-def telling(victim: Respondent, examples: Sequence[Example]) -> tuple[str, ...]:
-    """Of the most frequent words of the texts, those that alone speak loudest for each class of a model."""
+def _frequent(examples: Sequence[Example]) -> list[str]:
+    """The words of the texts that are no stop words, the most frequent first."""
     stop_words = lexicons.stop_words()
     counts = Counter(word for example in examples for word in words_of(example.text) if word not in stop_words)
-    frequent = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_FREQUENT]]
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_FREQUENT]]
+
+
+def telling(victim: Respondent, examples: Sequence[Example]) -> tuple[str, ...]:
+    """Of the most frequent words of the texts, those that alone speak loudest for each class of a model."""
+    frequent = _frequent(examples)
     logits, failed = answers(victim, frequent)
     chosen: dict[str, None] = {}
     heard = np.array([at for at in range(len(frequent)) if at not in failed], np.intp)
@@ -235,6 +247,78 @@ def telling(victim: Respondent, examples: Sequence[Example]) -> tuple[str, ...]:
         loudest = np.argsort(margins(logits[heard], label), kind="stable")[:_TELLING]
         chosen.update((frequent[heard[at]], None) for at in loudest.tolist())
     return tuple(chosen)
+
+
+# --- where everything can be tried ---------------------------------------------------------------------
+
+
+class Drawn:
+    """A lexicon in which every word has the same few synonyms each time, of a list that has nothing to do with it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+
+    def synonyms(self, word: str, pos: str | None = None) -> tuple[str, ...]:
+        return tuple(random.Random(word.lower()).sample(self._words, min(_CHOICES, len(self._words))))
+
+
+class Closed:
+    """Texts of at most six words, of which two may become one of five others: some 400 scripts each, all tried.
+
+    The words are the first of the examples that are no stop words, the label is what the model answers to them.
+    """
+
+    def __init__(self, trial: Trial, some: Sequence[Example]) -> None:
+        self._trial = trial
+        self._some = some
+        self._lexicon = Drawn(_frequent(trial.examples))
+        self._short: list[Example] = []
+        self._breakable: list[bool] = []
+
+    def oracle(self, name: str, attack: Attack) -> list[CheckPart]:
+        """A search for synonyms against brute force: where there is a break, it finds one."""
+        if not registry.LEXICAL_SPACES & set(attack.threat.spaces):
+            return []  # typos are too many to try them all
+        if not self._short:
+            self._try_everything()
+        threat = self._threat(min(attack.threat.max_queries, _LARGEST_BUDGET))
+        attack = dataclasses.replace(attack, threat=threat)  # type: ignore[type-var]  # a dataclass by contract
+        trial, name_here = self._trial, f"{name} against brute force"
+        fell = _fell(
+            attack_all(trial.victim, attack, self._short, seed=trial.seed, name=name_here, lexicon=self._lexicon)
+        )
+        lost = _alone(self._breakable, fell)
+        return [CheckPart(check="oracle", attack=name, k=sum(fell), n=len(fell), lost=lost)]
+
+    def _try_everything(self) -> None:
+        victim, stop_words = self._trial.victim, lexicons.stop_words()
+        texts = [[word for word in words_of(example.text) if word not in stop_words][:_WORDS] for example in self._some]
+        logits, failed = answers(victim, [" ".join(words) for words in texts])
+        self._short = [
+            Example(example.id, " ".join(words), int(logits[at].argmax()))
+            for at, (example, words) in enumerate(zip(self._some, texts, strict=True))
+            if words and at not in failed
+        ]
+        for example in self._short:
+            text = Text(example.text, self._threat(_LARGEST_BUDGET), self._lexicon, stop_words=stop_words)
+            logits, failed = answers(victim, [text.apply(script) for script in every(text)])
+            wrong = set(np.flatnonzero(logits.argmax(axis=1) != example.label).tolist())
+            self._breakable.append(bool(wrong - set(failed)))
+
+    @staticmethod
+    def _threat(queries: int) -> Threat:
+        return Threat(spaces=("synonyms",), max_words=_CHANGED, max_queries=queries, lexicon="none")
+
+
+def every(text: Text) -> list[Script]:
+    """All scripts of replacements that the threat of a text holds."""
+    sites = [[Edit("replace", index, word) for word in text.candidates(index)] for index in range(len(text.words))]
+    return [
+        script
+        for count in range(1, text.max_edits + 1)
+        for chosen in combinations(sites, count)
+        for script in product(*chosen)
+    ]
 
 
 # --- checks that need other rows -----------------------------------------------------------------------

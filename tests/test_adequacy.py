@@ -208,6 +208,24 @@ def test_guided_search_beats_random_and_white_beats_black(sound: tuple[CheckPart
     assert (part.attack, part.against) == ("white", "black") and part.lost <= part.won
 
 
+@pytest.mark.parametrize("key", ["pwws", "hotflip", "relax"])
+def test_where_everything_can_be_tried_strong_searches_find_every_break(key: str) -> None:
+    some, victim = examples(400, words=6), Victim(Speaking(), Rises())
+    surest = sorted(some, key=lambda each: float(margins(victim.logits([each.text]), each.label)[0]))[:40]
+    closed = adequacy.Closed(Trial(victim, {}, some, {}, 0), surest)
+    (part,) = closed.oracle(key, registry.attack(f"{key}+thesaurus"))
+    assert (part.check, part.attack, part.n, part.lost) == ("oracle", key, 40, 0)
+    assert 10 < part.k < 40  # not all can be broken
+    assert closed.oracle("typos", strong()) == []
+
+
+def test_brute_force_tries_each_script_once() -> None:
+    text = Text("one two three four five six", Threat(max_words=0.5), adequacy.Drawn(vocabulary()))
+    scripts = adequacy.every(text)
+    assert len(scripts) == len(set(scripts)) == 6 * 5 + 15 * 5**2 + 20 * 5**3
+    assert all(map(text.allows, scripts))
+
+
 def test_the_same_trial_gives_the_same_checks(sound: tuple[CheckPart, ...]) -> None:
     some = examples()
     again = trial(Victim(Speaking(), Rises(), rows=7), some, {"black": strong(), "white": strong("hotflip")})
@@ -225,6 +243,11 @@ def weak(story: str) -> tuple[CheckPart, ...]:
 def test_a_lazy_search_loses_to_random() -> None:
     found = weak("lazy")
     assert "alone" in flagged(found)["weak"] and set(flagged(found)) == {"weak"}
+
+
+def test_a_lazy_search_misses_what_brute_force_finds() -> None:
+    told = Told("lazy", threat=Threat(max_queries=600, lexicon="thesaurus"))
+    assert "breaks" in flagged(adequacy.checks(trial(Victim(Speaking()), examples(), {"told": told})))["oracle"]
 
 
 def test_a_search_by_probabilities_is_found_out_by_the_scale() -> None:
@@ -416,6 +439,9 @@ def test_the_board_shows_random_search_and_the_pool_beside_the_suite() -> None:
         (CheckPart(check="scale", attack="a", k=5, n=5), None),
         (CheckPart(check="unbounded", attack="a", k=9, n=10, lost=1), None),
         (CheckPart(check="unbounded", attack="a", k=8, n=10, lost=2), "unbounded"),
+        (CheckPart(check="oracle", attack="a", k=1, n=10, lost=1), None),
+        (CheckPart(check="oracle", attack="a", k=38, n=50, lost=2), None),
+        (CheckPart(check="oracle", attack="a", k=37, n=50, lost=2), "oracle"),
         (CheckPart(check="budget", attack="a", k=8, n=10, lost=2, won=1), "budget"),
         (CheckPart(check="budget", attack="a", k=8, n=10, lost=1, won=1), None),
         (CheckPart(check="control", attack="a", against="b", k=4, n=20, lost=6, won=0), "weak"),
@@ -442,4 +468,4 @@ def test_a_check_cannot_count_more_than_there_is() -> None:
 
 def test_the_page_of_flags_is_made_from_them(root: Any) -> None:
     assert (root / "leaderboards" / "FLAGS.md").read_text(encoding="utf-8") == records.flags_page()
-    assert {"scale", "unbounded", "weak", "budget", "transfer", "canary"} <= set(records.FLAGS)
+    assert {"scale", "unbounded", "oracle", "weak", "budget", "transfer", "canary"} <= set(records.FLAGS)

@@ -153,7 +153,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_records(tmp_path: Pat
 def test_every_row_is_checked_and_tried_with_what_broke_the_others(finished: run.Finished) -> None:
     for row in finished.rows:
         made = {check.check for check in row.record.checks}
-        assert made == {"scale", "budget", "control", "unbounded", "transfer"}
+        assert made == {"scale", "budget", "control", "unbounded", "oracle", "transfer"}
         assert {
             flag.name
             for flag in records.flags(
