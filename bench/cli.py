@@ -219,7 +219,13 @@ def _experiment(command: Any) -> Any:
         click.option("--dataset", help="Name, folder/file or path. [default: the embedded 'pings']"),
         click.option("--model", "models", callback=_words, help="Models, with commas; student[hidden=10] sets fields."),
         click.option("--scheme", "schemes", callback=_words, help="Training schemes, with commas."),
-        click.option("--attack", "attacks", callback=_words, help="Attacks key[.tier][+lexicon], with commas."),
+        click.option(
+            "--attack",
+            "attacks",
+            callback=_words,
+            help="Attacks key[.tier][+lexicon], textattack:RECIPE, or a suite as std@1; with commas. "
+            "deepwordbug.paper[transform=swap] sets fields.",
+        ),
         click.option("--target", "targets", callback=_words_or_none, help="Where cost is measured, or none."),
         click.option("--n", type=click.IntRange(min=1), help="Test examples to attack, by stratified hash rank."),
         click.option("--n-train", type=click.IntRange(min=1), help="Training examples. [default: all]"),

@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import math
+import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping
@@ -153,11 +154,16 @@ def _public_class(module: ModuleType, mark: str, origin: Origin) -> type:
 
 
 def attack(spec: str) -> Attack:
-    """The configured attack behind ``key[.tier][+lexicon]`` or ``textattack:recipe``.
+    """The configured attack behind ``key[.tier][[field=value,...]][+lexicon]`` or ``textattack:recipe``.
 
-    No tier is ``strong``; no lexicon is the default one, written out in full by :func:`attack_name`.
+    No tier is ``strong``; no lexicon is the default one, written out in full by :func:`attack_name`. Fields are those
+    of the attack but its threat and its tier, as in ``deepwordbug.paper[transform=swap]``.
     """
-    key, _, recipe = spec.partition(":")
+    parts = re.fullmatch(r"([^\[\]]*)(?:\[([^\[\]]*)\])?([^\[\]]*)", spec)
+    if parts is None:
+        raise UsageError(f"attack {spec!r}: expected name.tier, or name.tier[field=value,...]")
+    name, fields, rest = parts.groups()
+    key, _, recipe = (name + rest).partition(":")
     key, _, lexicon = key.partition("+") if not recipe else (key, "", "")
     key, _, tier = key.partition(".")
     cls = load("attacks", key)
@@ -171,9 +177,22 @@ def attack(spec: str) -> Attack:
         remedy = f"name a recipe, as {key}:NAME" if takes_recipe else f"it has {', '.join(cls.tiers)}"
         raise unknown(f"tier of {key}", tier, cls.tiers, remedy)
     configured = cls(**cls.tiers[tier])
+    if fields:
+        configured = override(configured, _changes(spec, fields), owner=f"attack {key}")
     if lexicon:
         configured = dataclasses.replace(configured, threat=dataclasses.replace(configured.threat, lexicon=lexicon))
     return configured
+
+
+def _changes(spec: str, fields: str) -> dict[str, str]:
+    """What stands in the brackets of an attack: field -> value."""
+    changes = {}
+    for pair in fields.split(","):
+        name, equals, value = pair.partition("=")
+        if not equals or name in _NAMED_OUTSIDE:
+            raise UsageError(f"attack {spec!r}: expected field=value of its own fields in brackets, got {pair!r}")
+        changes[name] = value
+    return changes
 
 
 def key_of(kind: str, cls: type) -> str:
@@ -186,18 +205,27 @@ def key_of(kind: str, cls: type) -> str:
     raise UsageError(f"no {kind.rstrip('s')} is registered with the class {cls.__qualname__} of {cls.__module__}")
 
 
+_NAMED_OUTSIDE = frozenset({"threat", "tier", "recipe"})  # fields of an attack that no brackets change
+
 LEXICAL_SPACES = frozenset({"synonyms", "synonyms_same_pos", "lemmas"})  # spaces of a threat that read a lexicon
 
 
 def attack_name(attack: Attack) -> str:
     """The full name of a configured attack: ``key.tier+lexicon``, the lexicon only where its threat reads one.
 
-    That of one recipe among many is ``key:recipe``.
+    Fields that are not those of its tier stand in brackets behind it. That of one recipe among many is ``key:recipe``.
     """
     if hasattr(attack, "recipe"):
         return f"{key_of('attacks', type(attack))}:{attack.recipe}"
     lexicon = f"+{attack.threat.lexicon}" if LEXICAL_SPACES & set(attack.threat.spaces) else ""
-    return f"{key_of('attacks', type(attack))}.{attack.tier}{lexicon}"
+    plain = type(attack)(**attack.tiers[attack.tier])
+    changed = [
+        f"{field.name}={getattr(attack, field.name)}"
+        for field in dataclasses.fields(attack)  # type: ignore[arg-type]  # a dataclass by contract
+        if field.name not in _NAMED_OUTSIDE and getattr(attack, field.name) != getattr(plain, field.name)
+    ]
+    brackets = f"[{','.join(changed)}]" if changed else ""
+    return f"{key_of('attacks', type(attack))}.{attack.tier}{brackets}{lexicon}"
 
 
 def override(value: Value, changes: Mapping[str, str], *, owner: str) -> Value:

@@ -238,6 +238,39 @@ def test_a_full_name_leads_back_to_the_attack(key: str) -> None:
         assert registry.attack(registry.attack_name(attack)) == attack
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepwordbug.paper[scoring=temporal_tail,transform=swap]",
+        "hotflip.textattack[embedding=/some/vectors.v2+more.npz]",
+        "pwws.strong[beam_width=3]+thesaurus",
+    ],
+)
+def test_fields_in_brackets_are_part_of_the_name(name: str) -> None:
+    assert registry.attack_name(registry.attack(name)) == name
+
+
+def test_fields_as_the_tier_has_them_are_left_out_of_the_name() -> None:
+    assert registry.attack_name(registry.attack("hotflip.paper[top=10]")) == "hotflip.paper"
+    assert registry.attack_name(registry.attack("hotflip[top=10]+thesaurus")) == "hotflip.strong[top=10]+thesaurus"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("pwws[beam_with=3]", "unknown field of attack pwws 'beam_with': did you mean 'beam_width'"),
+        ("pwws[beam_width=wide]", "beam_width='wide': expected int"),
+        ("deepwordbug.paper[transform=swop]", "unknown value of transform 'swop': did you mean 'swap'"),
+        ("pwws[tier=paper]", "expected field=value of its own fields in brackets, got 'tier=paper'"),
+        ("pwws[beam_width]", "expected field=value of its own fields"),
+        ("pwws[beam_width=3", r"expected name.tier, or name.tier\[field=value,...\]"),
+    ],
+)
+def test_wrong_fields_of_an_attack_are_told_in_words(spec: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        registry.attack(spec)
+
+
 def test_an_unknown_tier_is_told_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown tier of pwws 'papr': did you mean 'paper'\? it has .*strong"):
         registry.attack("pwws.papr")
