@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from grit.bench import schemes
+from grit.bench.objectives._adam import Adam
 from grit.bench.objectives._flips import Flips
 from grit.bench.objectives._lessons import Lessons, digest_of
 from grit.bench.objectives._passes import answer, margin, quiet, slope
@@ -49,7 +50,6 @@ CHECKPOINT = "checkpoint.pt"
 _BUCKETS = 50  # batches sorted by length together: wider saves padding, narrower mixes better
 _EVALUATION_BATCH = 256
 _FORMAT = 1  # of the checkpoint
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's own
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Run:
         self.scene.helpers = {objective: helper for objective, helper in helpers.items() if helper is not None}
         self.helpers = nn.ModuleList(self.scene.helpers.values())
         self.weights = [w for w in (*self.module.parameters(), *self.helpers.parameters()) if w.requires_grad]
-        self.optimiser = _Adam(self.weights, recipe.weight_decay)
+        self.optimiser = Adam(self.weights, recipe.weight_decay)
         self.history: list[Epoch] = []
         self.best: dict[str, torch.Tensor] = {}
 
@@ -408,39 +408,6 @@ class _Run:
         self.optimiser.restore(state["optimiser"])
         self.best = state["best"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-
-
-class _Adam:
-    """Adam (Kingma and Ba, ICLR 2015, algorithm 1) with weight decay added to the gradient.
-
-    Torch's own does the same arithmetic, but importing its compiler costs seconds at the first step.
-    """
-
-    def __init__(self, weights: Sequence[torch.Tensor], weight_decay: float) -> None:
-        self.weights = weights
-        self.weight_decay = weight_decay
-        self.first = [torch.zeros_like(weight) for weight in weights]
-        self.second = [torch.zeros_like(weight) for weight in weights]
-        self.steps = [0] * len(weights)  # a weight that no loss reached has not moved
-
-    def state(self) -> dict[str, Any]:
-        return {"first": self.first, "second": self.second, "steps": self.steps}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.first, self.second, self.steps = state["first"], state["second"], state["steps"]
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        for place, weight in enumerate(self.weights):
-            if weight.grad is None:
-                continue
-            gradient = weight.grad.add(weight, alpha=self.weight_decay) if self.weight_decay else weight.grad
-            self.steps[place] += 1
-            first = self.first[place].lerp_(gradient, 1 - _BETA1)
-            second = self.second[place].mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-            shrink1, shrink2 = 1 - _BETA1 ** self.steps[place], 1 - _BETA2 ** self.steps[place]
-            size = second.sqrt().div_(shrink2**0.5).add_(_EPSILON)
-            weight.addcdiv_(first, size, value=-rate / shrink1)
 
 
 # --- the dev split -----------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from grit.bench.objectives.regress import Regress
 from grit.bench.objectives.smoothing import Smoothing
 from grit.bench.objectives.sprout import Sprout
 from grit.bench.objectives.task import Task
+from grit.bench.objectives.word_layer import WordLayer, turned
 from grit.bench.types import Example, Reading, Recipe, StorageError, UsageError
 
 TOPICS = (
@@ -135,6 +136,27 @@ class Pairs(Bag):
     def tokenize(self, text: str) -> list[str]:
         words = text.split()
         return [f"{a} {b}" for a, b in itertools.pairwise(words)] or words
+
+
+class Whole(Bag):
+    """Words meet a linear map, then a bend."""
+
+    def __init__(self, vocabulary: tuple[str, ...], classes: int, width: int, seed: int) -> None:
+        super().__init__(vocabulary, classes, width, seed)
+        self.map = nn.Parameter(torch.linspace(-1, 1, width * width, dtype=torch.float64).view(width, width))
+
+    def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
+        return super().read((features @ self.map.T).tanh(), lengths)
+
+
+class Narrow(Whole):
+    """The same, and says so."""
+
+    def projection(self) -> torch.Tensor:
+        return self.map
+
+    def read_projected(self, projected: torch.Tensor, lengths: torch.Tensor) -> Reading:
+        return Bag.read(self, projected.tanh(), lengths)
 
 
 def built(kind: type[Bag] = Bag, seed: int = 0, data: Sequence[Example] = examples(), width: int = 4) -> Any:
@@ -281,11 +303,31 @@ def test_the_only_pass_of_a_scheme_moves_them() -> None:
     assert student.mean.any()
 
 
+@pytest.mark.parametrize("name", ["task", "attribution", "regress", "gradmask", "perturb", "hotword"])
+def test_a_model_that_projects_is_trained_as_one_that_keeps_it_to_itself(name: str) -> None:
+    objective = ALL[name]
+    losses, moves, slopes = [], [], []
+    for kind in (Whole, Narrow):
+        student = built(kind)
+        step = step_of(scene_of(student, examples(), built(seed=1)), objective=objective)
+        torch.manual_seed(0)
+        losses.append(objective(step))
+        moves.append(gradients(losses[-1], student))
+        slopes.append((step.slope, step.attributions, step.logits, step.reading.words))
+    assert losses[0] > 0
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*moves)
+    torch.testing.assert_close(*slopes)
+
+
 def test_quiet_puts_the_mode_back() -> None:
     model = built()
     for mode in (True, False):
         model.train(mode)
         with quiet(model):
+            assert not model.training
+            with quiet(model):
+                assert not model.training
             assert not model.training
         assert model.training == mode
 
@@ -547,6 +589,7 @@ ALL: dict[str, Any] = {
     "cot": Cot(),
     "free": Free(),
     "bound": Bound(lexicon=""),
+    "word_layer": WordLayer(batches=4, batch_size=12, lexicon=""),
 }
 
 
@@ -558,7 +601,7 @@ def test_every_file_holds_a_term_and_every_term_is_tested() -> None:
         assert eval(repr(objective)) == objective  # what a record prints can be pasted back
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", set(ALL) - {"word_layer"})
 def test_every_term_is_a_scalar_that_moves_the_student(name: str) -> None:
     objective, student = ALL[name], built(seed=1)
     loss = loss_of(objective, student, built(seed=2, width=6))
@@ -848,6 +891,60 @@ def test_the_bound_teaches_the_candidates_and_not_only_the_words_of_the_text() -
     table = gradients(loss_of(Bound(lexicon=""), student), student)[0]
     assert table[UNKNOWN].abs().sum() > 0  # no text holds the unknown word
     assert gradients(loss_of(Task(), student), student)[0][UNKNOWN].abs().sum() == 0
+
+
+def layered(student: Any, **fields: Any) -> WordLayer:
+    """A student whose words were settled first."""
+    layer = WordLayer(**{"batches": 60, "batch_size": 36, "lexicon": "", **fields})
+    layer.helper(scene_of(student, examples(classes=student.classes)))
+    return layer
+
+
+def test_settled_words_stay_and_add_nothing_to_the_loss() -> None:
+    student, twin = built(seed=1), built(seed=2)
+    layered(student), layered(twin)
+    assert torch.equal(student.table, twin.table)  # whatever the student's own weights were
+    assert not student.table.requires_grad and student.weight.requires_grad
+    assert loss_of(ALL["word_layer"], student).item() == 0
+    used = student.table[:, :2]  # three classes: what they are given alike is left out
+    assert used.square().mean().item() == pytest.approx(1) and not student.table[:, 2:].any()
+
+
+@given(st.integers(0, 99), st.integers(2, 5))
+def test_turning_votes_keeps_their_distances_and_puts_first_what_tells_most(seed: int, classes: int) -> None:
+    votes = torch.randn(9, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found, centred = turned(votes), votes - votes.mean(1, keepdim=True)
+    assert found.shape == (9, classes - 1)
+    assert torch.allclose(torch.cdist(found, found), torch.cdist(centred, centred))
+    lengths = found.square().sum(0)
+    assert (lengths[:-1] >= lengths[1:] - 1e-12).all()
+
+
+def test_a_narrow_table_keeps_what_tells_most() -> None:
+    narrow, wide = built(width=1), built(width=4)
+    layered(narrow), layered(wide)
+    told = wide.table[:, 0]
+    assert torch.allclose(narrow.table[:, 0] / narrow.table[:, 0].norm(), told / told.norm())
+
+
+def test_words_settled_against_the_bound_give_an_attacker_less() -> None:
+    layers = [WordLayer(bound=bound, batches=300, batch_size=36, lexicon="") for bound in (0.0, 4.0)]
+    bags = [layer.bag(scene_of(built(), examples())) for layer in layers]
+    careless, careful = (Bound(lexicon="")(step_of(scene_of(bag, examples()), n=36)).item() for bag in bags)
+    assert careful < 0.95 * careless
+
+
+def test_a_model_that_hashes_keeps_its_own_words() -> None:
+    class Hashing(Bag):
+        def __init__(self, *values: Any) -> None:
+            super().__init__(*values)
+            self.hashed = self.table
+            del self.table
+
+    student = built(Hashing)
+    before = student.hashed.detach().clone()
+    layered(student)
+    assert torch.equal(student.hashed, before) and student.hashed.requires_grad
 
 
 def test_the_best_of_all_candidates_is_found_in_every_place(monkeypatch: pytest.MonkeyPatch) -> None:

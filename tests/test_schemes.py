@@ -10,7 +10,7 @@ import pytest
 from grit.bench import registry, schemes
 from grit.bench.types import Scheme, Term, UsageError
 
-ROBUST = {"gradmask", "perturb"}
+ROBUST = {"gradmask", "perturb", "word_layer"}
 MAPPING = {"regress", "attribution"}
 
 
@@ -34,7 +34,7 @@ def test_each_ablation_lacks_one_objective_of_proposed() -> None:
 
 def test_what_remains_in_an_ablation_is_weighted_as_in_proposed() -> None:
     whole = {term.objective: term for term in schemes.get("proposed").terms}
-    for name in ("proposed-mapped", "proposed-adversarial"):
+    for name in ("adversarial", "proposed-distil", "proposed-mapped", "proposed-adversarial"):
         assert all(whole[term.objective] == term for term in schemes.get(name).terms)
 
 
@@ -42,9 +42,6 @@ def test_who_needs_a_teacher() -> None:
     needing = {name for name in schemes.names() if schemes.needs_teacher(schemes.get(name))}
     assert {"distil", "mapped", "proposed", "proposed-mapped", "proposed-adversarial"} <= needing
     assert not needing & {"natural", "adversarial", "bounded", "hotword", "fgm", "pgd", "freelb", "free", "smoothing"}
-    # Without distillation the mapping still learns from a teacher, but no label comes from one.
-    options = [t.options for t in schemes.get("proposed-distil").terms if t.objective == "gradmask"]
-    assert options == [{"hard": 1.0}]
 
 
 @pytest.mark.parametrize("name", schemes.names())
@@ -68,7 +65,7 @@ def test_overrides_replace_weights_options_and_teacher() -> None:
     scheme = schemes.override(schemes.get("proposed"), changes)
     found = {term.objective: term for term in scheme.terms}
     assert found["distil"].weight == 0.25
-    assert found["gradmask"].options == {"top": 3, "share": 0.5}
+    assert found["gradmask"].options == {"hard": 1.0, "top": 3, "share": 0.5}
     assert scheme.teacher == "big"
     assert scheme.name == "proposed[distil.weight=0.25,gradmask.top=3,gradmask.share=0.5,teacher=big]"
     objective = next(objective for name, _, objective in schemes.objectives(scheme) if name == "gradmask")
