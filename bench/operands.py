@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, UnsetType
+
 from grit.bench import experiment, records, submission
 from grit.bench.export import packing
 from grit.bench.records import Record, Row
@@ -158,6 +160,7 @@ class Given:
     scheme: records.SchemePart = _GIVEN
     training: records.TrainingPart | None = None
     flags: tuple[records.FlagPart, ...] = ()  # known of the model, whatever attacks it
+    compression: records.CompressionPart | UnsetType = UNSET
     files: Mapping[str, bytes] = field(default_factory=dict)  # of model/ROW/ in a run folder; a function has none
 
 
@@ -223,7 +226,6 @@ def _as_bundle(path: Path) -> Bundle | None:
 
 @contextmanager
 def _bundled_model(bundle: Bundle) -> Iterator[Given]:
-    from grit.bench import checkpoint
     from grit.bench.export import build
     from grit.bench.twin import Twin
     from grit.bench.verify.case import Case, Setting
@@ -232,17 +234,14 @@ def _bundled_model(bundle: Bundle) -> Iterator[Given]:
     case = Case(bundle, Setting())
     record = bundle.submission.record
     with case.artefact() as artefact:
-        twin = None
-        if case.has_weights:
-            with case.model_files() as folder:
-                twin = Twin(checkpoint.load_model(folder))
         yield Given(
-            Victim(build.quickest(artefact), twin),
+            Victim(build.quickest(artefact), Twin(case.float_model()) if case.has_weights else None),
             record.model,
             record.artefact,
             record.scheme,
             record.training,
             tuple(flag for flag in record.flags if flag.name in ("overlap", "runs")),
+            record.compression,
             _kept(bundle.model),
         )
 

@@ -739,6 +739,7 @@ def _attack_given(
                 model=given.model,
                 scheme=given.scheme,
                 training=given.training,
+                compression=given.compression,
                 data=data,
                 artefact=given.artefact,
                 clean=clean,

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
 from grit.bench import records
 from grit.bench.records import Evidence, Record, Sha256
@@ -44,6 +44,7 @@ MODEL = "model/"
 EVIDENCE = "evidence/"
 ARTEFACT = "model/artefact.safetensors"
 WEIGHTS = ("model/model.safetensors", "model/config.json", "model/vocabulary.txt")
+RUNG = (TWIN, MADE) = ("model/twin.safetensors", "model/compression.json")  # what a compressed row has in their place
 ONNX = ("model/model.onnx", "model/tokenizer.json", "model/vocabulary.txt")
 
 LARGEST_FILE_BYTES = 64 << 20
@@ -338,7 +339,7 @@ def pack(
     if not (home / experiment.ARTEFACT).is_file() or not (place / records.CLEAN_EVIDENCE).is_file():
         raise UsageError(f"{row} of {run.path} was not attacked, or has no exported bytes; 'grit run' finishes it")
     evidence = records.read_evidence(place)
-    record = _record_of(run, row, records.read(home / experiment.ARTEFACT), evidence)
+    record = _record_of(run, row, evidence)
     known = registry.names("models")
     point = known[record.model.name].entry_point if record.model.name in known else None
     if point is not None:
@@ -369,12 +370,17 @@ def pack(
     return files_of(submission, _model_files(home, record), evidence)
 
 
+def allowed(record: Record) -> tuple[str, ...]:
+    """The files that model/ of a record may hold: all of them, but of a graph."""
+    if record.artefact.format != "gritbench.program":
+        return ONNX
+    return (ARTEFACT, *(RUNG if record.steps else WEIGHTS))
+
+
 def _model_files(home: Path, record: Record) -> dict[str, bytes]:
     """What goes into model/: deployed bytes and weights, or of a traced graph its own files."""
-    if record.steps:
-        raise UsageError(f"{home.name} is a rung of 'grit compress', which no bundle holds yet: pack the row it is of")
     if record.artefact.format == "gritbench.program":
-        names = [Path(each).name for each in (ARTEFACT, *WEIGHTS)]
+        names = [Path(each).name for each in allowed(record)]
         if not all((home / name).is_file() for name in names):
             raise UsageError(
                 f"{home.name} came without its weights, and a program is made again from them when it is verified: "
@@ -388,14 +394,19 @@ def _model_files(home: Path, record: Record) -> dict[str, bytes]:
     return files
 
 
-def _record_of(run: Folder, row: str, artefact: bytes, evidence: Evidence) -> Record:
-    """The record that names these very bytes and this very evidence."""
+def _record_of(run: Folder, row: str, evidence: Evidence) -> Record:
+    """The record that names the row's very bytes, this very evidence, and what was done to come to them."""
+    from grit.bench import compress, experiment
+
+    home = run.model(row)
+    made = compress.made(home)
     answers = records.digest(records.encode_clean(evidence.clean))
     attacks = {name: records.digest(records.encode_outcomes(found)) for name, found in evidence.attacks.items()}
-    deployed = _digest(artefact)
+    deployed = _digest(records.read(home / experiment.ARTEFACT))
     for record in records.read_records(run.path / records.RECORDS):
         if (
             record.artefact.digest == deployed
+            and record.compression == (made.part if made else UNSET)
             and record.clean.evidence_sha256 == answers
             and {attack.name: attack.evidence_sha256 for attack in record.attacks} == attacks
         ):
@@ -478,7 +489,7 @@ def card(submission: Submission) -> str:
         "datasets": [record.data.name],
         "model-index": [
             {
-                "name": f"{record.model.name}.{record.scheme.name}",
+                "name": ".".join(filter(None, (record.model.name, record.scheme.name, record.steps))),
                 "results": [
                     {
                         "task": {"type": "text-classification"},
@@ -498,7 +509,8 @@ def _card_body(submission: Submission) -> str:
     size = f"{record.artefact.total_bytes:,} bytes" if record.artefact.total_bytes is not None else "size not measured"
     tolerance = submission.determinism.logit_tolerance
     lines = [
-        f"# {_plain(record.model.name)} ({_plain(record.scheme.name)}) on {_plain(record.data.name)}",
+        f"# {_plain(' '.join(filter(None, (record.model.name, record.steps))))} ({_plain(record.scheme.name)}) "
+        f"on {_plain(record.data.name)}",
         "",
         "Made from `submission.json` by `grit pack`; nothing reads it back. Check it with",
         "`grit verify . --level replay`.",
@@ -520,6 +532,8 @@ def _card_body(submission: Submission) -> str:
             f"- trained on {_plain(record.training.data)}, {record.training.n_train} examples; "
             f"licence of the training data: {_plain(record.training.licence)}"
         )
+    if record.compression is not UNSET:
+        lines.append(f"- compressed by {_plain(record.steps)} from the bytes `{record.compression.source[:16]}`")
     if record.model.origin != "gritbench":
         lines.append(f"- **architecture of a plug-in**: {_plain(record.model.origin)}; its code is not gritbench's")
     reported = ", ".join(map(str, seeds.reported)) or "none"

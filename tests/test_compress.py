@@ -29,6 +29,7 @@ from grit.bench import (
     schemes,
     submission,
     train,
+    verify,
 )
 from grit.bench.compress import _draft, _network, _tuning, iht, products
 from grit.bench.compress._draft import Course, Draft, Precision
@@ -40,6 +41,7 @@ from grit.bench.types import Dataset, Example, MalformedInput, Program, Rows, Us
 
 sys.path.append(str(Path(__file__).parent))
 
+from golden_bundles import of
 from test_export_models import MODELS, model, sentences
 
 TEXTS = sentences(2, 60)
@@ -679,10 +681,69 @@ def test_a_rung_can_be_attacked_again_like_any_row(
     assert row.record.compression == ladder[1].rows[1].record.compression and row.record.data.n == 4
 
 
-def test_a_rung_is_no_bundle_yet(ladder: tuple[Path, compressing.Ladder]) -> None:
-    folder = Folder(ladder[1].folder)
-    with pytest.raises(UsageError, match=r"s0\.fp32 is a rung of 'grit compress'"):
-        submission.pack(folder, "tfidf[epochs=4].natural.s0.fp32")
+SPOT = verify.Setting(level="spot", respond=verify.unguarded, spot=2, nonce="x")
+
+
+def packed(ladder: tuple[Path, compressing.Ladder], rung: str) -> dict[str, bytes]:
+    return submission.pack(Folder(ladder[1].folder), f"tfidf[epochs=4].natural.s0.{rung}")
+
+
+def verified(files: dict[str, bytes]) -> verify.Report:
+    return verify.verify(of({**files, submission.SUMS: submission.sums(files)}), SPOT)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_rung_is_a_bundle_like_any_row(ladder: tuple[Path, compressing.Ladder], rung: str) -> None:
+    files = packed(ladder, rung)
+    assert {name for name in files if name.startswith("model/")} == {submission.ARTEFACT, *submission.RUNG}
+    report = verified(files)
+    assert (report.code, report.findings) == (0, ())
+    assert any("bit for bit" in note for note in report.notes)
+    assert any(f"compressed by '{rung}' from bytes" in note for note in report.notes)
+
+
+def test_the_board_and_the_card_tell_a_rung_from_its_row(
+    ladder: tuple[Path, compressing.Ladder], tmp_path: Path
+) -> None:
+    for rung in RUNGS[:2]:
+        submission.write(tmp_path / submission.folder_name(rung), packed(ladder, rung))
+    (section,) = leaderboard.board(submission.rows(tmp_path))
+    assert {line.model for line in section.lines} == {"tfidf fp32", "tfidf int8"}
+    card = packed(ladder, "fp32")[submission.CARD].decode()
+    dense = ladder[1].rows[1].record.artefact  # int8: as it was trained
+    assert "# tfidf fp32 (natural) on pings\n" in card
+    assert f"compressed by fp32 from the bytes `{dense.digest[:16]}`" in card
+
+
+def test_a_bundle_of_a_rung_is_attacked_again_as_that_rung(
+    ladder: tuple[Path, compressing.Ladder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adequacy, "checks", lambda trial, report: ())
+    files = packed(ladder, "int8")
+    submission.write(tmp_path / "rung", files)
+    changes = {"n": 4, "attacks": ("hotflip+thesaurus",), "targets": ()}
+    (row,) = run.attack(str(tmp_path / "rung"), changes, tmp_path / "again", jobs=1, quiet=True).rows
+    assert row.record.steps == "int8" and row.record.attacks[0].gradients > 0
+    again = submission.pack(Folder(tmp_path / "again"), "rung")
+    assert all(again[name] == files[name] for name in (submission.ARTEFACT, *submission.RUNG))
+
+
+def test_lies_about_a_rung_are_found(ladder: tuple[Path, compressing.Ladder]) -> None:
+    files, other = packed(ladder, "int8"), packed(ladder, "fp32")
+    program = compress.twin_program(files[submission.TWIN])
+    head = dataclasses.replace(program.head, weight=-program.head.weight)
+    lies: list[tuple[str, bytes | None, int, str]] = [
+        (submission.TWIN, packing.pack(dataclasses.replace(program, head=head)), 1, "twin"),
+        (submission.TWIN, files[submission.ARTEFACT], 6, "weights"),  # integers
+        (submission.TWIN, None, 6, "weights"),
+        (submission.MADE, other[submission.MADE], 6, "weights"),
+        (submission.MADE, files[submission.MADE] + b" ", 6, "weights"),
+        ("model/config.json", b"{}", 6, "weights"),  # of a row that was not compressed
+    ]
+    for name, data, code, check in lies:
+        told = {key: value for key, value in {**files, name: data}.items() if value is not None}
+        report = verified(told)
+        assert (report.code, report.findings[0].check) == (code, check), (name, report.findings)
 
 
 def test_a_rung_of_other_code_is_not_taken_for_this_one(

@@ -38,7 +38,7 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     part: records.CompressionPart
     precision: Precision
-    code: str  # sha256 of the steps' code
+    code: records.Sha256  # of the steps' code
 
 
 def make(
@@ -93,7 +93,12 @@ def twin(data: bytes) -> Model:
     """The torch model of a float program's file."""
     from grit.bench.compress._network import Network
 
+    return cast(Model, Network(twin_program(data)).eval())
+
+
+def twin_program(data: bytes) -> Program:
+    """The float program in a file, for those who need no gradients. Raises MalformedInput."""
     program = packing.unpack(data)
     if not isinstance(program, Program):
         raise MalformedInput("a twin is a program of floats, got one of integers; make the rung again")
-    return cast(Model, Network(program).eval())
+    return program

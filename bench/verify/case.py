@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from grit.bench.sentence import Text
-    from grit.bench.types import Artefact
+    from grit.bench.types import Artefact, Model
     from grit.bench.verify.verdict import Floor
 
 Level = Literal["lint", "replay", "spot", "full"]
@@ -112,7 +112,7 @@ class Case:
     @property
     def has_weights(self) -> bool:
         """Whether float weights came along that gritbench's own code can run."""
-        return self.is_program and self.claim.record.model.origin == "gritbench"
+        return self.is_program and (self.claim.record.model.origin == "gritbench" or bool(self.claim.record.steps))
 
     def note(self, remark: str) -> None:
         """What a reader of the verdict must know, and what speaks neither for the claim nor against it."""
@@ -264,6 +264,15 @@ class Case:
 
     def _ran(self, mode: str, weaker: str) -> None:
         self.note(f"the model ran in sandbox mode {mode}" + (f": {weaker}" if weaker else ""))
+
+    def float_model(self) -> Model:
+        """What gradients are taken of, where ``has_weights``: the trained model, or a compressed program of floats."""
+        from grit.bench import checkpoint, compress
+
+        if self.claim.record.steps:
+            return compress.twin(self.bundle.file(submission.TWIN))
+        with self.model_files() as folder:
+            return checkpoint.load_model(folder)
 
     @contextmanager
     def model_files(self) -> Iterator[Path]:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from grit.bench import records, submission
 from grit.bench.submission import EVIDENCE, MODEL
 from grit.bench.types import MalformedInput
@@ -17,7 +19,7 @@ from grit.bench.verify.case import Case, one_line, short
 # --- files --------------------------------------------------------------------------------------------
 
 _TOP = {submission.SUBMISSION, submission.CARD, submission.SUMS}
-_MODEL_FILES = {submission.ARTEFACT, *submission.WEIGHTS, *submission.ONNX}
+_MODEL_FILES = {submission.ARTEFACT, *submission.WEIGHTS, *submission.RUNG, *submission.ONNX}
 _EVIDENCE_NAME = re.compile(r"evidence/[A-Za-z0-9._+%@~-]+\.jsonl\.gz")
 _CODE = (b"\x7fELF", b"MZ", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"PK\x03\x04", b"\x80\x02", b"\x80\x03",
          b"\x80\x04", b"\x80\x05")  # programs, archives with programs inside, and pickles  # fmt: skip
@@ -26,6 +28,7 @@ _SMALL_BYTES = {
     submission.CARD: 1 << 20,
     submission.SUMS: 64 << 10,
     "model/config.json": 1 << 20,
+    submission.MADE: 1 << 20,
     "model/tokenizer.json": 1 << 20,
 }
 
@@ -162,15 +165,23 @@ def _deployed(case: Case) -> tuple[str, Mapping[str, int], bool]:
 
 
 def weights(case: Case) -> Iterator[str]:
-    """The float weights are safetensors of finite numbers, for the architecture and configuration of the record."""
+    """The float weights are finite numbers; architecture and configuration, or compression, are those of the record."""
     files, record = case.bundle.files, case.claim.record
-    allowed = (submission.ARTEFACT, *submission.WEIGHTS) if case.is_program else submission.ONNX
+    allowed = submission.allowed(record)
     for name in sorted(n for n in files if n.startswith(MODEL) and n not in allowed):
         yield f"{name} does not belong to a model in format {record.artefact.format}"
     if not case.is_program:
         return
     if missing := [name for name in allowed if name not in files]:
         yield f"{missing[0]} is missing"
+        return
+    if record.compression is not UNSET:
+        from grit.bench import compress
+
+        yield from _refusal(lambda: compress.twin_program(files[submission.TWIN]))
+        yield from _refusal(lambda: _compressed(files[submission.MADE], record))
+        source = record.compression.source[:16]
+        case.note(f"compressed by {short(record.steps)} from bytes {source}...: so it says, these did not come along")
         return
     yield from _refusal(lambda: tensors(files["model/model.safetensors"], "model/model.safetensors"))
     yield from _refusal(lambda: _configured(files["model/config.json"], record))
@@ -211,6 +222,16 @@ def _configured(data: bytes, record: records.Record) -> None:
     for key, expected in said.items():
         if found.get(key) != expected:
             raise MalformedInput(f"{where}: {key} is not that of the record; pack the run again")
+
+
+def _compressed(data: bytes, record: records.Record) -> None:
+    from grit.bench import compress
+
+    found = records.decoded(data, compress.Made, submission.MADE)
+    if records.encode(found) + b"\n" != data:
+        raise MalformedInput(f"{submission.MADE}: not in canonical form; pack the run again")
+    if (found.part, found.precision) != (record.compression, record.artefact.precision):
+        raise MalformedInput(f"{submission.MADE}: steps or precision are not those of the record; pack the run again")
 
 
 # What a small text classifier is made of. Each is arithmetic on its inputs: none reads a file or a clock.

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from grit.bench import records, submission
-from grit.bench.types import Attack, CouldNotMeasure, Outcome
+from grit.bench.types import Attack, CouldNotMeasure, Outcome, Program
 from grit.bench.verify.case import Case, short
 from grit.bench.verify.verdict import Floor
 
@@ -35,17 +35,15 @@ def twin(case: Case) -> Iterator[str]:
         return
     import numpy as np
 
-    from grit.bench.export import build, packing, words
+    from grit.bench.export import packing, words
     from grit.bench.export.floating import FloatArtefact
 
-    model = _float_model(case)
-    if case.source is not None:
-        if build.deployed(model, build.calibration(case.source)) == case.bundle.file(submission.ARTEFACT):
-            case.note("the deployed bytes were made again from the weights, bit for bit")
-            return
-    program = model.program()
+    program = case.float_model().program()
     if program is None:
         raise CouldNotMeasure("these weights have no program to compare with; verify where they were exported")
+    if _made_again(case, program):
+        case.note("the deployed bytes were made again from the weights, bit for bit")
+        return
     texts = [case.examples[line.id].text for line in case.evidence.clean]
     floats = FloatArtefact(program, "", packing.sizes_bytes(packing.pack(program)))
     fixed = np.array([int(case.answers[text].argmax()) for text in texts])
@@ -55,11 +53,19 @@ def twin(case: Case) -> Iterator[str]:
     case.note(f"float weights and deployed bytes agree on {agree:.3f} of the examples")
 
 
-def _float_model(case: Case) -> Any:
-    from grit.bench import checkpoint
+def _made_again(case: Case, program: Program) -> bool:
+    """Whether float weights give the deployed bytes; of a compressed row the arrays, as it may ship them packed."""
+    from grit.bench.export import build, fixed, packing
+    from grit.bench.export.quantise import quantise
 
-    with case.model_files() as folder:
-        return checkpoint.load_model(folder)
+    deployed = case.bundle.file(submission.ARTEFACT)
+    shipped = packing.unpack(deployed)
+    made: Program | fixed.FixedProgram = program
+    if isinstance(shipped, fixed.FixedProgram):
+        if case.source is None:
+            return False
+        made = quantise(program, build.calibration(case.source))
+    return packing.pack(made) == (packing.pack(shipped) if case.claim.record.steps else deployed)
 
 
 def spot(case: Case) -> Iterator[str]:
@@ -167,7 +173,7 @@ def _victim(case: Case) -> Iterator[Any]:
             return
         from grit.bench.twin import Twin
 
-        yield Victim(artefact, Twin(_float_model(case)))
+        yield Victim(artefact, Twin(case.float_model()))
 
 
 def _configured_attack(part: records.AttackPart) -> Attack:
