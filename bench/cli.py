@@ -849,7 +849,7 @@ def pack(
         raise UsageError("pack needs -o DIR: the folder that will hold the bundle's folder")
     if only_records:
         held = seeds.keep(leaderboard.load([Path(operand)]), output)
-        _emit({"rows": held}, as_json, f"{output / seeds.SEEDS}: {held} rows")
+        _emit({"rows": held}, as_json, f"{output / seeds.SEEDS}: {held} row{'' if held == 1 else 's'}")
         return
     is_bundle = (Path(operand) / submission.SUBMISSION).is_file() or Path(operand).suffix == ".tar"
     if is_bundle and supersedes is None:

@@ -163,5 +163,5 @@ def test_pack_keeps_the_rows_of_a_run_and_the_overview_shows_them(
     place = tmp_path / "boards" / "made"
     with pytest.raises(SystemExit, match="0"):
         cli.main(["pack", str(tmp_path / "out"), "--records", "-o", str(place)])
-    assert "1 rows" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("seeds.jsonl: 1 row\n")
     assert "## made (test, n = 30), over seeds" in overview(tmp_path / "boards")
