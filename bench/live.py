@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def victim(model: Model) -> Victim:
     return Victim(LiveArtefact(model), Twin(model))
 
 
-class LiveArtefact:
+class LiveArtefact(words.Reader):
     """A copy of a torch model (:class:`grit.bench.types.Artefact`); the features of a word are computed once."""
 
     exact = False
@@ -42,32 +42,17 @@ class LiveArtefact:
         self.digest = weights.hexdigest()
         twin.double().eval().requires_grad_(False)
         self._model: Model = twin
-        self.separable = model.separable
+        super().__init__(words.Codes(twin.codes, twin.tokenize, separable=model.separable))
         self.classes, self.max_tokens = model.classes, model.max_tokens
-        self._words = words.Codes(twin.codes, twin.tokenize, separable=model.separable)
         self._table = torch.empty(0, 0)
 
-    @property
-    def interned(self) -> int:
-        return len(self._words)
-
-    def forget(self) -> None:
-        self._words.forget()
+    def _clear(self) -> None:
         self._table = torch.empty(0, 0)
-
-    def tokenize(self, text: str) -> list[str]:
-        return self._words.tokenize(text)
-
-    def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._words.intern(tokens)
-
-    def token(self, row: int) -> str:
-        return self._words.token(row)
 
     @torch.no_grad()
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; beyond max_tokens nothing is read."""
-        if (fresh := self._words.fresh()) is not None:
+        if (fresh := self._fresh()) is not None:
             new = self._model.features(torch.from_numpy(fresh)[None])[0].double()
             self._table = torch.cat([self._table, new]) if len(self._table) else new
         lengths = np.minimum(lengths, self.max_tokens)

@@ -642,7 +642,7 @@ class _Ngrams:
 # --- the artefact -----------------------------------------------------------------------------------
 
 
-class FixedArtefact:
+class FixedArtefact(words.Reader):
     """A fixed-point program at work (:class:`grit.bench.types.Artefact`); ``exact``: bit-identical everywhere.
 
     ``digest`` and ``sizes_bytes`` are those of the file it came from (:mod:`grit.bench.export.packing`).
@@ -652,29 +652,19 @@ class FixedArtefact:
 
     def __init__(self, program: FixedProgram, digest: str, sizes_bytes: Mapping[str, int]) -> None:
         program.check()
+        super().__init__(words.of(program.words, program.vocabulary))
         self.program = program
         self.digest = digest
         self.sizes_bytes: Mapping[str, int] = dict(sizes_bytes)
         self.classes = len(program.head.bias)
         self.max_tokens = program.max_tokens
-        self._words = words.of(program.words, program.vocabulary)
-        self.separable = self._words.separable
-        self.order = self._words.order
         self._head = program.head.product.matrix(0, np.float64)
         self._body = self._states(program)
         if isinstance(program.words, Rows):
             self._body.learn(program.words.table)
 
-    @property
-    def interned(self) -> int:
-        """Rows of a table that grows; 0 where the rows are the program's own."""
-        return len(self._words) if isinstance(self._words, words.Codes) else 0
-
-    def forget(self) -> None:
-        """Empty a table that grows: rows handed out before mean nothing any more."""
-        if isinstance(self._words, words.Codes):
-            self._words.forget()
-            self._body = self._states(self.program)
+    def _clear(self) -> None:
+        self._body = self._states(self.program)
 
     @staticmethod
     def _states(program: FixedProgram) -> _LstmStates | _FastGrnnStates | _PoolStates | _MeanStates:
@@ -687,18 +677,9 @@ class FixedArtefact:
             return _PoolStates(body, program.max_tokens)
         return _MeanStates(program.head.product.weight.shape[1])
 
-    def tokenize(self, text: str) -> list[str]:
-        return self._words.tokenize(text)
-
-    def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._words.intern(tokens)
-
-    def token(self, row: int) -> str:
-        return self._words.token(row)
-
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; nothing beyond max_tokens is read."""
-        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
+        if (fresh := self._fresh()) is not None:
             self._body.learn(fresh)
         lengths = np.minimum(lengths, self.max_tokens)
         order = np.argsort(-lengths, kind="stable")

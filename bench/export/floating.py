@@ -6,7 +6,7 @@ Logits agree between machines and batches to rounding only; the artefact says so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import assert_never
 
 import numpy as np
@@ -117,49 +117,26 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 # --- a program's own features and logits ---------------------------------------------------------------
 
 
-class FloatArtefact:
+class FloatArtefact(words.Reader):
     """An fp32 program at work (:class:`grit.bench.types.Artefact`)."""
 
     exact = False
 
     def __init__(self, program: Program, digest: str, sizes_bytes: Mapping[str, int]) -> None:
+        super().__init__(words.of(program.words, program.vocabulary))
         self.program = program
         self.digest = digest
         self.sizes_bytes: Mapping[str, int] = dict(sizes_bytes)
         self.classes = len(program.head.weight)
         self.max_tokens = program.max_tokens
-        self._words = words.of(program.words, program.vocabulary)
-        self.separable = self._words.separable
-        self.order = self._words.order
-        self._table = self._known()
+        self._table = words.table(self.program.words)
 
-    def _known(self) -> words.Growing:
-        layer = self.program.words
-        return words.Growing(layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8))
-
-    @property
-    def interned(self) -> int:
-        """Rows of a table that grows; 0 where the rows are the program's own."""
-        return len(self._words) if isinstance(self._words, words.Codes) else 0
-
-    def forget(self) -> None:
-        """Empty a table that grows: rows handed out before mean nothing any more."""
-        if isinstance(self._words, words.Codes):
-            self._words.forget()
-            self._table = self._known()
-
-    def tokenize(self, text: str) -> list[str]:
-        return self._words.tokenize(text)
-
-    def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._words.intern(tokens)
-
-    def token(self, row: int) -> str:
-        return self._words.token(row)
+    def _clear(self) -> None:
+        self._table = words.table(self.program.words)
 
     def features(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The word layer: float32 [batch seq feat], zero beyond the lengths."""
-        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
+        if (fresh := self._fresh()) is not None:
             self._table.add(fresh)
         inside = np.arange(rows.shape[1]) < lengths[:, None]
         return self._table.array[np.where(inside, rows, 0)].astype(np.float32) * inside[:, :, None]

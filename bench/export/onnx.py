@@ -209,7 +209,7 @@ def _channels(node: NodeProto, name: str, dimensions: int) -> int:
 # --- reading ------------------------------------------------------------------------------------------
 
 
-class OnnxArtefact:
+class OnnxArtefact(words.Reader):
     """An ONNX folder at work under onnxruntime (:class:`grit.bench.types.Artefact`).
 
     ``contents``: name -> bytes of its files. ``model`` supplies tokenize and codes where the folder leaves them to
@@ -229,14 +229,12 @@ class OnnxArtefact:
         if graph is None:
             raise MalformedInput("the folder holds no model.onnx: export the model again")
         about = _description(contents.get("tokenizer.json"))
+        super().__init__(_reader(about, contents.get("vocabulary.txt"), model))
         self.classes: int = about["classes"]
         self.max_tokens: int = about["max_tokens"]
         self.exact: bool = about["exact"]
         self.sizes_bytes: Mapping[str, int] = _sizes_bytes(contents)
         self.digest = digest(contents)
-        self._words = _reader(about, contents.get("vocabulary.txt"), model)
-        self.separable = self._words.separable
-        self.order = self._words.order
         self._codes: words.Growing | None = None
         _check(graph, about["input"])
         self._session = session or _session(graph, threads)
@@ -244,25 +242,8 @@ class OnnxArtefact:
         self._input = about["input"]
         self._lengths = np.int32 if kinds["lengths"] == "tensor(int32)" else np.int64
 
-    @property
-    def interned(self) -> int:
-        """Rows of a table that grows; 0 where the rows are the graph's own."""
-        return len(self._words) if isinstance(self._words, words.Codes) else 0
-
-    def forget(self) -> None:
-        """Empty a table that grows: rows handed out before mean nothing any more."""
-        if isinstance(self._words, words.Codes):
-            self._words.forget()
-            self._codes = None
-
-    def tokenize(self, text: str) -> list[str]:
-        return self._words.tokenize(text)
-
-    def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._words.intern(tokens)
-
-    def token(self, row: int) -> str:
-        return self._words.token(row)
+    def _clear(self) -> None:
+        self._codes = None
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         lengths = np.minimum(lengths, self.max_tokens)
@@ -277,7 +258,7 @@ class OnnxArtefact:
         """What the graph takes for rows [batch seq] and lengths [batch] <= max_tokens."""
         inside = np.where(np.arange(rows.shape[1]) < lengths[:, None], rows, 0).astype(np.int32)
         if isinstance(self._words, words.Codes):
-            fresh = self._words.fresh()
+            fresh = self._fresh()
             if self._codes is None:
                 self._codes = words.Growing(np.empty((0, *fresh.shape[1:]), fresh.dtype))  # type: ignore[union-attr]  # row 0 is fresh
             if fresh is not None:

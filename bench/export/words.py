@@ -7,6 +7,7 @@ Tokens that a program cannot tell apart share a row.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -168,6 +169,50 @@ def of(layer: Rows | Ternary, vocabulary: Sequence[str]) -> Vocabulary | Buckets
     if layer.ngrams:
         return Buckets(len(layer.table), layer.ngrams)
     return Vocabulary(vocabulary)
+
+
+def table(layer: Rows | Ternary) -> Growing:
+    """What a word layer has for its rows before any text is read: of a vocabulary all, of a hash projection nothing."""
+    return Growing(
+        np.ascontiguousarray(layer.table) if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8)
+    )
+
+
+class Reader(ABC):
+    """What every artefact does with text: it leaves that to its words."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self.separable = words.separable
+        self.order = words.order
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._words.tokenize(text)
+
+    def intern(self, tokens: Sequence[str]) -> np.ndarray:
+        return self._words.intern(tokens)
+
+    def token(self, row: int) -> str:
+        return self._words.token(row)
+
+    @property
+    def interned(self) -> int:
+        """Rows of a table that grows; 0 where the rows are the artefact's own."""
+        return len(self._words) if isinstance(self._words, Codes) else 0
+
+    def forget(self) -> None:
+        """Empty a table that grows: rows handed out before mean nothing any more."""
+        if isinstance(self._words, Codes):
+            self._words.forget()
+            self._clear()
+
+    def _fresh(self) -> np.ndarray | None:
+        """Codes of the rows that a growing table got since the last call, as :meth:`Codes.fresh`."""
+        return self._words.fresh() if isinstance(self._words, Codes) else None
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Empty what is kept of the rows of a table that grows."""
 
 
 # --- texts -> what an artefact takes, and what it answers -------------------------------------------

@@ -7,20 +7,18 @@ the states of a recurrent body after a common beginning.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 import numpy as np
 
 from grit.bench.export import words
 from grit.bench.export.c import compiler, emitter
 from grit.bench.export.fixed import FixedArtefact
-from grit.bench.types import Rows
 
 _FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
 TEXTS_AT_ONCE = 512  # of a call; bounds the memory
 
 
-class CompiledArtefact:
+class CompiledArtefact(words.Reader):
     """A :class:`grit.bench.types.Artefact` over a shared library; not for two threads at once."""
 
     exact = True
@@ -28,46 +26,22 @@ class CompiledArtefact:
     def __init__(self, artefact: FixedArtefact) -> None:
         """Compiles, or finds in the cache; CouldNotMeasure where no compiler is."""
         program = artefact.program
+        super().__init__(words.of(program.words, program.vocabulary))
         self.program = program
         self.digest = artefact.digest
         self.sizes_bytes = artefact.sizes_bytes
         self.classes = artefact.classes
         self.max_tokens = artefact.max_tokens
-        self._words = words.of(program.words, program.vocabulary)
-        self.separable = self._words.separable
-        self.order = self._words.order
-        self._table = self._known()
+        self._table = words.table(program.words)
         self._memory = np.empty(0, np.uint8)
         self._library = library(emitter.emit_batch(program))
 
-    def _known(self) -> words.Growing:
-        layer = self.program.words
-        table = layer.table if isinstance(layer, Rows) else np.zeros((0, layer.width), np.int8)
-        return words.Growing(np.ascontiguousarray(table))
-
-    @property
-    def interned(self) -> int:
-        """Rows of a table that grows; 0 where the rows are the program's own."""
-        return len(self._words) if isinstance(self._words, words.Codes) else 0
-
-    def forget(self) -> None:
-        """Empty a table that grows: rows handed out before mean nothing any more."""
-        if isinstance(self._words, words.Codes):
-            self._words.forget()
-            self._table = self._known()
-
-    def tokenize(self, text: str) -> list[str]:
-        return self._words.tokenize(text)
-
-    def intern(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._words.intern(tokens)
-
-    def token(self, row: int) -> str:
-        return self._words.token(row)
+    def _clear(self) -> None:
+        self._table = words.table(self.program.words)
 
     def logits(self, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """rows [batch seq], lengths [batch] >= 1 -> float64 [batch classes]; beyond max_tokens nothing is read."""
-        if isinstance(self._words, words.Codes) and (fresh := self._words.fresh()) is not None:
+        if (fresh := self._fresh()) is not None:
             self._table.add(fresh)
         tokens = np.ascontiguousarray(rows[:, : self.max_tokens], np.int32)
         sizes = np.ascontiguousarray(np.minimum(lengths, self.max_tokens), np.int32)
