@@ -381,6 +381,7 @@ class Scaled:
         self.classes = victim.classes
         self.digest = f"{victim.digest} times {scale}"
         self.exact = victim.exact
+        self.vocabulary = victim.vocabulary
         self._victim = victim
         self._scale = scale
 

@@ -121,7 +121,7 @@ def attack_all(
 
     name: of the attack, part of every seed; by default its name in the registry.
     lexicon, stop_words: by default those the threat names, loaded only if one of its spaces needs them.
-    vocabulary: the words of the space of that name.
+    vocabulary: the words of the space of that name; by default those that the victim's model knows.
     journal: a file to which outcomes are appended as they come; the same call with the same journal goes on
         where the last one was killed. A journal of anything else is refused (UsageError).
     window: examples in flight; it bounds the memory and changes no outcome.
@@ -134,6 +134,8 @@ def attack_all(
     stop_words = lexicons.stop_words() if stop_words is None else stop_words
     if lexicon is None and registry.LEXICAL_SPACES & set(threat.spaces):
         lexicon = lexicons.load(threat.lexicon)
+    if not vocabulary and "vocabulary" in threat.spaces:
+        vocabulary = victim.vocabulary
     _check_labels(victim, examples)
     if threat.max_queries < 1 or window < 1:
         raise UsageError(f"max_queries={threat.max_queries}, window={window}: both must be at least 1")

@@ -54,6 +54,11 @@ class Twin:
         self._strings: dict[str, tuple[str, ...]] = {}
         self._written: tuple[Sequence[str], np.ndarray] | None = None  # words of a grid, their features
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words that the model knows, without the unknown one; none of a model that hashes."""
+        return tuple(word for word in self._model.vocabulary if word)
+
     def gains(self, asked: Sequence[tuple[Text, Gain, int]]) -> list[np.ndarray]:
         """For each (sentence, question, label) the first-order gains of its edits, float64 [edits]."""
         readings = [self._read(sentence, question) for sentence, question, _ in asked]

@@ -66,12 +66,23 @@ class OfNgrams(Protocol):
         ...
 
 
+@runtime_checkable
+class Worded(Protocol):
+    """A source of gradients whose model knows a list of words."""
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words, without the unknown one; none of a model that hashes."""
+        ...
+
+
 class Respondent(Protocol):
     """What the engine attacks: a :class:`Victim` or a :class:`CallableVictim`."""
 
     classes: int
     digest: str
     exact: bool
+    vocabulary: tuple[str, ...]  # that attacks over the model's own words write from; () where it is not known
 
     @property
     def has_gradients(self) -> bool: ...
@@ -413,6 +424,7 @@ class Victim:
         self.classes = artefact.classes
         self.digest = artefact.digest
         self.exact = artefact.exact
+        self.vocabulary: tuple[str, ...] = twin.vocabulary if isinstance(twin, Worded) else ()
         self._artefact = artefact
         self._twin = twin
         self._rows = rows
@@ -514,6 +526,7 @@ class CallableVictim:
 
     exact = False
     has_gradients = False
+    vocabulary: tuple[str, ...] = ()
     crowded = False  # it remembers nothing
 
     def __init__(

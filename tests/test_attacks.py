@@ -91,6 +91,7 @@ class TorchNet(torch.nn.Module):
     """The float twin of a :class:`Net`."""
 
     separable = True
+    vocabulary: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, net: Net) -> None:
         super().__init__()

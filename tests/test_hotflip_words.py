@@ -13,6 +13,7 @@ import pytest
 from grit.attacks import _textattack
 from grit.attacks.hotflip import HotFlip
 from grit.bench import registry
+from grit.bench.adequacy import Scaled
 from grit.bench.evaluate import attack_all
 from grit.bench.sentence import Text
 from grit.bench.types import CouldNotMeasure, Example, Gain, Score
@@ -63,6 +64,15 @@ def test_two_near_words_of_the_vocabulary_are_written(attack: Any) -> None:
     (outcome,) = attack_all(victim(), attack, [example], seed=0, stop_words=frozenset(), vocabulary=VOCABULARY)
     assert outcome.outcome == "broken"
     assert [(edit.index, edit.word) for edit in outcome.script] == [(1, "decent"), (2, "ship")]
+
+
+def test_the_words_are_the_models_own_where_none_are_given(attack: Any) -> None:
+    example = Example("0" * 16, "The good boat", 0)
+    knowing = victim()
+    knowing.vocabulary = VOCABULARY
+    given = attack_all(victim(), attack, [example], seed=0, stop_words=frozenset(), vocabulary=VOCABULARY)
+    assert attack_all(knowing, attack, [example], seed=0, stop_words=frozenset()) == given
+    assert attack_all(Scaled(knowing, 10.0), attack, [example], seed=0, stop_words=frozenset())[0].script
 
 
 def test_the_pool_holds_what_the_paper_allows(attack: Any) -> None:

@@ -196,6 +196,12 @@ def test_a_grid_is_its_list_also_where_a_word_begins_or_ends_as_the_old_token(ra
     assert gains(model, text, Gain((), grid, aligned=False), 1) == pytest.approx(as_list, rel=1e-8, abs=1e-12)
 
 
+def test_a_twin_knows_the_words_of_its_model() -> None:
+    model = Bumpy()
+    model.vocabulary = ("", "good", "bad")  # type: ignore[assignment]
+    assert Twin(model).vocabulary == ("good", "bad")
+
+
 def test_an_aligned_grid_is_its_list_too() -> None:
     text = Text("re-do the film, (dull) not bad", ANY)
     grid = Grid((4, 0, 2), ("good", "re-do", "zzz"))
