@@ -203,50 +203,55 @@ def run_cell(
 class _Cell(torch.autograd.Function):
     """The cell with its gradient written out: three operations a step instead of autograd's thirty.
 
-    Only inputs and outputs are kept and the backward pass recomputes the gates of all steps at once, so that it
-    can be differentiated itself (attribution losses do).
+    The backward pass takes gates and updates as the forward pass left them; where it shall be differentiated itself, as
+    attribution losses do, it computes them again from inputs and outputs.
     """
 
     @staticmethod
     def forward(ctx: Any, drive, state_weight, bias_gate, bias_update, zeta, nu) -> torch.Tensor:  # type: ignore[no-untyped-def]
         seq, batch, hidden = drive.shape
         states = drive.new_zeros(seq + 1, batch, hidden)
-        gate_drive = drive + bias_gate
+        gates, updates = torch.empty_like(drive), torch.empty_like(drive)
         offset = bias_update - bias_gate
         scale, both = float(zeta), float(zeta + nu)
-        for t in range(seq):
-            pre = torch.addmm(gate_drive[t], states[t], state_weight)
-            gate = torch.sigmoid(pre)
-            update = torch.tanh(pre + offset)
+        before = states[0]
+        steps = zip((drive + bias_gate).unbind(), gates.unbind(), updates.unbind(), states[1:].unbind(), strict=True)
+        for gate_drive, gate, update, state in steps:
+            pre = torch.addmm(gate_drive, before, state_weight)
+            torch.sigmoid(pre, out=gate)
+            torch.tanh(pre.add_(offset), out=update)
             # z h + (zeta (1 - z) + nu) c, with the gate factored out
-            torch.addcmul(update * both, gate, torch.sub(states[t], update, alpha=scale), out=states[t + 1])
-        ctx.save_for_backward(drive, state_weight, bias_gate, bias_update, zeta, nu, states)
+            torch.addcmul(update * both, gate, torch.sub(before, update, alpha=scale), out=state)
+            before = state
+        ctx.save_for_backward(drive, state_weight, bias_gate, bias_update, zeta, nu, states, gates, updates)
         return states
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
         (grad,) = grads  # [seq+1 batch hidden]
-        drive, state_weight, bias_gate, bias_update, zeta, nu, states = ctx.saved_tensors
+        drive, state_weight, bias_gate, bias_update, zeta, nu, states, gate, update = ctx.saved_tensors
         before = states[:-1]
-        pre = drive + before @ state_weight
-        gate = torch.sigmoid(pre + bias_gate)
-        update = torch.tanh(pre + bias_update)
-        by_gate = (before - zeta * update) * gate * (1 - gate)  # d state / d gate's argument
-        by_update = (zeta * (1 - gate) + nu) * (1 - update * update)
-        by_pre = by_gate + by_update
+        if torch.is_grad_enabled():
+            pre = drive + before @ state_weight
+            gate = torch.sigmoid(pre + bias_gate)
+            update = torch.tanh(pre + bias_update)
+        closed = 1 - gate
+        by_gate = torch.addcmul(before, update, zeta, value=-1) * gate * closed  # d state / d gate's argument
+        by_pre = torch.addcmul(by_gate, torch.addcmul(nu, zeta, closed), 1 - update * update)
+        back = state_weight.T
         flow: list[torch.Tensor] = []  # d loss / d state, from the last step back
         arriving = grad[-1]
-        for t in range(len(drive) - 1, -1, -1):
+        for direct, open_, slope in zip(*(reversed(each.unbind()) for each in (grad[:-1], gate, by_pre)), strict=True):
             flow.append(arriving)
-            direct = torch.addcmul(grad[t], arriving, gate[t])
-            arriving = torch.addmm(direct, arriving * by_pre[t], state_weight.T)
+            arriving = torch.addmm(torch.addcmul(direct, arriving, open_), arriving * slope, back)
         through = torch.stack(flow[::-1])  # [seq batch hidden]
-        to_pre = through * by_pre
+        to_pre, to_update = through * by_pre, through * update
+        to_bias_gate = (through * by_gate).sum((0, 1))
         return (
             to_pre,
             before.flatten(0, 1).T @ to_pre.flatten(0, 1),
-            (through * by_gate).sum((0, 1)),
-            (through * by_update).sum((0, 1)),
-            (through * (1 - gate) * update).sum().reshape(zeta.shape),
-            (through * update).sum().reshape(nu.shape),
+            to_bias_gate,
+            to_pre.sum((0, 1)) - to_bias_gate,
+            torch.dot(to_update.flatten(), closed.flatten()).reshape(zeta.shape),
+            to_update.sum().reshape(nu.shape),
         )
