@@ -109,18 +109,33 @@ class Prado(nn.Module):
 
     def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
         """Words: the value map; state: the attended values of all kernels."""
-        real = _pool.mask(lengths, features.shape[1])
-        value = self._dropped(self._map(self.value, features, real))  # [batch seq maps]
-        attention = self._dropped(self._map(self.attention, features, real))
+        return self.read_projected(functional.linear(features, self.projection()), lengths)
+
+    def projection(self) -> torch.Tensor:
+        """The value map over the attention map, [2*maps width]: what a word becomes before it has neighbours."""
+        return torch.cat([self.value.weight[:, 0], self.attention.weight[:, 0]])
+
+    def read_projected(self, projected: torch.Tensor, lengths: torch.Tensor) -> Reading:
+        """:meth:`read` from ``features @ projection().T`` on: [batch seq 2*maps]."""
+        real = _pool.mask(lengths, projected.shape[1])[:, :, None]  # [batch seq 1]
+        share = (real / real.sum()).flatten().to(projected.dtype)  # [batch*seq]: the weight of each place in a mean
+        hidden = torch.zeros_like(share).view_as(real).masked_fill(~real, -torch.inf)
+        inside = real.to(
+            projected.dtype
+        )  # zero behind the text, so that a kernel that reaches over its end reads nothing
+        value, attention = (
+            self._dropped(layer.normalised(part + layer.bias, share).relu() * inside)
+            for layer, part in zip((self.value, self.attention), projected.chunk(2, 2), strict=True)
+        )  # [batch seq maps]
         pooled = []
         for value_kernel, attention_kernel in self._kernels():
-            weight = attention_kernel(attention, real).masked_fill(~real[:, :, None], -torch.inf).softmax(1)
-            pooled.append((weight * value_kernel(value, real)).sum(1))  # over time, a channel
+            weight = (attention_kernel(attention, share) + hidden).softmax(1)
+            pooled.append((weight * value_kernel(value, share)).sum(1))  # over time, a channel
         return Reading(value, torch.cat(pooled, 1))
 
     def head(self, state: torch.Tensor) -> torch.Tensor:
-        one_place = torch.ones(len(state), 1, dtype=torch.bool, device=state.device)
-        return self.logits(state[:, None, :], one_place)[:, 0]
+        share = state.new_full((len(state),), 1 / len(state))
+        return self.logits(state[:, None, :], share)[:, 0]
 
     def forward(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.head(self.read(self.features(codes), lengths).state)
@@ -141,10 +156,6 @@ class Prado(nn.Module):
         pairs = zip(self.value_kernels, self.attention_kernels, strict=True)
         return cast("list[tuple[_Layer, _Layer]]", list(pairs))
 
-    def _map(self, layer: _Layer, features: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        # Zero behind the text, so that a kernel that reaches over its end reads nothing.
-        return layer(features, real).relu().masked_fill(~real[:, :, None], 0.0)
-
     def _dropped(self, values: torch.Tensor) -> torch.Tensor:
         rate = self.config.dropout
         if not self.training or rate == 0:
@@ -153,7 +164,7 @@ class Prado(nn.Module):
         seed, draws = self.noise.tolist()
         generator = torch.Generator().manual_seed(random.Random(f"{seed} {draws}").getrandbits(63))
         kept = torch.rand(values.shape, generator=generator).to(values.device) >= rate
-        return values * kept / (1 - rate)
+        return values * (kept.to(values.dtype) / (1 - rate))
 
 
 class _Layer(nn.Module):
@@ -179,15 +190,22 @@ class _Layer(nn.Module):
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("variance", torch.ones(outputs))
 
-    def forward(self, values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """values [batch seq inputs], real [batch seq] -> [batch seq outputs]; training statistics over real places."""
+    def forward(self, values: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """values [batch seq inputs], share [batch*seq] (see :meth:`normalised`) -> [batch seq outputs]."""
         if self.taps != (0,):
             seq = values.shape[1]
-            values = torch.cat([functional.pad(values[:, tap:], (0, 0, 0, min(tap, seq))) for tap in self.taps], 2)
-        outputs = functional.linear(values, self.weight.flatten(1), self.bias)
+            values = functional.pad(values, (0, 0, 0, self.taps[-1]))
+            values = torch.cat([values[:, tap : tap + seq] for tap in self.taps], 2)
+        if self.training:
+            return self.normalised(functional.linear(values, self.weight.flatten(1), self.bias), share)
+        gain, offset = self._fixed()
+        return functional.linear(values, self.weight.flatten(1) * gain[:, None], self.bias * gain + offset)
+
+    def normalised(self, outputs: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """[batch seq outputs]; in training by its statistics over all places, each weighing its ``share`` of 1."""
         if not self.training:
-            return (outputs - self.mean) * ((self.variance + self.epsilon).rsqrt() * self.scale) + self.shift
-        share = (real / real.sum()).flatten().to(outputs.dtype)  # [batch*seq]: the weight of each place in a mean
+            gain, offset = self._fixed()
+            return torch.addcmul(offset, outputs, gain)
         mean = share @ outputs.flatten(0, 1)
         centred = outputs - mean
         variance = share @ centred.square().flatten(0, 1)
@@ -198,12 +216,18 @@ class _Layer(nn.Module):
             )  # a plain mean first, so that the start values leave no trace
             self.mean.lerp_(mean, rate)
             self.variance.lerp_(variance, rate)
-        return centred * ((variance + self.epsilon).rsqrt() * self.scale) + self.shift
+        return torch.addcmul(self.shift, centred, (variance + self.epsilon).rsqrt() * self.scale)
+
+    def _fixed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalisation by the running statistics is one gain and one offset a channel."""
+        gain = (self.variance + self.epsilon).rsqrt() * self.scale
+        mean = self.mean.clone()  # for the gradient, which may be asked for after the statistics have moved
+        return gain, self.shift - mean * gain
 
     @torch.no_grad()
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
         """weight [outputs width inputs] and bias [outputs] of the same map without normalisation, as it evaluates."""
-        gain = self.scale * (self.variance + self.epsilon).rsqrt()
+        gain, _ = self._fixed()
         weight = self.weight.new_zeros(len(gain), self.taps[-1] + 1, self.weight.shape[2])
         weight[:, list(self.taps)] = self.weight * gain[:, None, None]
         bias = (self.bias - self.mean) * gain + self.shift

@@ -622,6 +622,29 @@ def test_prado_channels_attend_over_time() -> None:
     assert (reading.words[:, 1:] == 0).all()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_prado_reads_projections_as_it_reads_features(training: bool) -> None:
+    first, second = (exercised("prado").double().train(training) for _ in range(2))
+    codes, lengths = coded(first, TEXTS, extra=2)
+    features = first.features(codes)
+    whole, parts = first.read(features, lengths), second.read_projected(features @ second.projection().T, lengths)
+    torch.testing.assert_close(whole.words, parts.words)
+    torch.testing.assert_close(whole.state, parts.state)
+
+
+def test_prado_forgets_no_gradient_when_its_statistics_move_on() -> None:
+    """A step asks for the gradient of a deployed pass after passes in training."""
+    moved, still = (exercised("prado") for _ in range(2))
+    codes, lengths = coded(moved, TEXTS)
+    gradients = []
+    for model in (moved, still):
+        loss = model.eval()(codes, lengths).square().sum()
+        if model is moved:
+            model.train()(codes, lengths)
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def test_prado_skip_kernels_leave_the_middle_out() -> None:
     model = Prado.build(Prado.Config(16, 4, 0, 0, 0, skip_one_bigrams=3, skip_two_bigrams=2), (), 2, 0)
     body = model.program().body

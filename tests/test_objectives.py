@@ -303,14 +303,13 @@ def test_the_only_pass_of_a_scheme_moves_them() -> None:
     assert student.mean.any()
 
 
-@pytest.mark.parametrize("name", ["task", "attribution", "regress", "gradmask", "perturb", "hotword"])
+@pytest.mark.parametrize("name", ["task", "attribution", "gradmask", "perturb", "hotword"])
 def test_a_model_that_projects_is_trained_as_one_that_keeps_it_to_itself(name: str) -> None:
     objective = ALL[name]
     losses, moves, slopes = [], [], []
     for kind in (Whole, Narrow):
         student = built(kind)
         step = step_of(scene_of(student, examples(), built(seed=1)), objective=objective)
-        torch.manual_seed(0)
         losses.append(objective(step))
         moves.append(gradients(losses[-1], student))
         slopes.append((step.slope, step.attributions, step.logits, step.reading.words))

@@ -22,6 +22,7 @@ from grit.bench.objectives._words import UNKNOWN, Codebook, Split
 SYNONYMS = 8  # of a word at a time; a word with more gets another draw each epoch
 NEIGHBOURS = 4  # words of the texts that are one typo away: for a vocabulary model the worst typos
 TYPOS = 4  # random misspellings, redrawn each epoch, for models that read any string
+_AT_ONCE = 1 << 18  # numbers in the features of candidates compared together: a processor's cache holds them
 COMMON = 2  # of a token seen less often only the unknown word is tried: nothing is learned from its typos
 
 
@@ -114,16 +115,18 @@ class Flips:
         here = np.take_along_axis(rows, places, 1)
         usable = np.take_along_axis(free, places, 1)
         candidates = self.table[np.where(usable, here, 0)]  # [batch n candidates]
-        with quiet(self.codebook.model), torch.no_grad():
-            at = torch.from_numpy(places)[..., None].expand(-1, -1, gradient.shape[-1])
-            slopes = gradient.gather(1, at)
-            new = self._features(candidates.reshape(len(rows), -1)).reshape(*candidates.shape, -1)
-            rise = torch.einsum("bnkf,bnf->bnk", new, slopes) - (self._features(here) * slopes).sum(-1, keepdim=True)
-            gain, choice = rise.max(-1)
-        gains = np.where(usable, gain.numpy(), -np.inf)
+        at = torch.from_numpy(places)[..., None].expand(-1, -1, gradient.shape[-1])
+        slopes = gradient.gather(1, at).flatten(0, 1)
+        # A word with fewer candidates than there is room for stands for itself in the rest, and rises by nothing.
+        other = usable[..., None] & (candidates != here[..., None])
+        owner = np.flatnonzero(usable).repeat(other.sum(-1)[usable])
+        rise = np.zeros(candidates.shape)
+        rise[other] = self._heights(candidates[other], slopes, owner)
+        rise[other] -= self._heights(here.ravel(), slopes, np.arange(here.size))[owner]
+        choice, gains = rise.argmax(-1), np.where(usable, rise.max(-1), -np.inf)
         rank = np.argsort(np.argsort(-gains, axis=1, kind="stable"), axis=1, kind="stable")
         chosen = (gains > 0) & (rank < budgets[:, None])
-        best = np.take_along_axis(candidates, choice.numpy()[..., None], 2)[..., 0]
+        best = np.take_along_axis(candidates, choice[..., None], 2)[..., 0]
         written = rows.copy()
         np.put_along_axis(written, places, np.where(chosen, best, here), 1)
         return written
@@ -141,8 +144,7 @@ class Flips:
         owner = np.arange(len(texts)).repeat(counts)
         last = counts.cumsum()
         written = flat[starts.repeat(counts) + np.arange(len(owner)) - (last - counts).repeat(counts)]
-        with quiet(self.codebook.model), torch.no_grad():
-            height = (self._features(written) * gradient[texts, places][owner]).sum(-1).numpy()
+        height = self._heights(written, gradient[texts, places], owner)
         best = rows.copy()
         best[texts, places] = written[np.lexsort((height, owner))[last - 1]]  # of each place, the highest
         return best
@@ -179,8 +181,15 @@ class Flips:
         known = rows < self.base
         return inside & known & self.open[np.where(known, rows, 0)]
 
-    def _features(self, rows: np.ndarray) -> torch.Tensor:
-        return self.codebook.model.features(self.codebook.codes(rows))
+    def _heights(self, rows: np.ndarray, slopes: torch.Tensor, owner: np.ndarray) -> np.ndarray:
+        """The features of each word times the slope of the place it is for: slopes [places feat] -> [words]."""
+        model, some = self.codebook.model, max(1, _AT_ONCE // slopes.shape[-1])
+        heights = []
+        with quiet(model), torch.no_grad():
+            for start in range(0, len(rows), some):
+                features = model.features(self.codebook.codes(rows[start : start + some]))
+                heights.append((features * slopes[torch.from_numpy(owner[start : start + some])]).sum(-1).numpy())
+        return np.concatenate([np.empty(0), *heights])
 
 
 def misspelt(token: str, rng: random.Random) -> str:

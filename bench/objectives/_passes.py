@@ -4,23 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from grit.bench.types import Model
+from grit.bench.types import Model, Reading
+
+
+@runtime_checkable
+class Projecting(Protocol):
+    """A model whose ``read`` begins with one linear map of a word's features, to fewer numbers, alike in training.
+
+    ``read(features, lengths)`` is ``read_projected(features @ projection().T, lengths)``. So a word that stands in
+    many texts is projected once a step, and what scales its features scales its projection.
+    """
+
+    def projection(self) -> torch.Tensor:
+        """[narrow feat], with its graph to the weights."""
+        ...
+
+    def read_projected(self, projected: torch.Tensor, lengths: torch.Tensor) -> Reading:
+        """projected [batch seq narrow]"""
+        ...
 
 
 @contextmanager
 def quiet(model: Model) -> Iterator[None]:
     """The model as deployed: no dropout, fixed normalisation; its former mode is put back after."""
     assert isinstance(model, nn.Module)  # by the contract of Model
-    before = model.training
+    if not model.training:  # changing the mode walks through all layers, and passes ask for it often
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(before)
+        model.train()
 
 
 @contextmanager
@@ -42,6 +62,13 @@ def unmoved(model: Model) -> Iterator[None]:
 def answer(model: Model, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """features [batch seq feat] -> logits [batch classes]."""
     return model.head(model.read(features, lengths).state)
+
+
+def reply(model: Model, projected: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Like :func:`answer`, from projections where the model has any: [batch seq narrow] -> [batch classes]."""
+    if isinstance(model, Projecting):
+        return model.head(model.read_projected(projected, lengths).state)
+    return answer(model, projected, lengths)
 
 
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -15,10 +15,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import embedding, linear
 
 from grit.bench.objectives._flips import Flips
 from grit.bench.objectives._lessons import Lessons
-from grit.bench.objectives._passes import answer, evidence, margin, quiet, unmoved
+from grit.bench.objectives._passes import Projecting, answer, evidence, margin, quiet, reply, unmoved
 from grit.bench.objectives._words import Codebook, Split, Words
 from grit.bench.types import Model, Reading, UsageError
 
@@ -137,6 +138,8 @@ class Step:
 
     @cached_property
     def reading(self) -> Reading:
+        if isinstance(self.student, Projecting):
+            return self.student.read_projected(self.projected(self.rows), self.lengths)
         return self.student.read(self.features, self.lengths)
 
     @cached_property
@@ -145,32 +148,64 @@ class Step:
 
     @cached_property
     def deployed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A leaf of the features, and the logits at them of the student as it would be deployed, graph kept."""
+        """The projections, and the logits at them of the student as it would be deployed, graph kept."""
         with quiet(self.student):
-            features = self.over(self.rows).detach().requires_grad_()
-            return features, self.again(features)
+            projected = self.projected(self.rows)
+            if not isinstance(self.student, Projecting):  # features: a leaf, none of their own weights behind it
+                projected = projected.detach().requires_grad_()
+            return projected, self.reread(projected)
 
     @cached_property
     def slope(self) -> torch.Tensor:
         """Gradient of the attack margin at the features of the deployed student: [batch seq feat]."""
-        features, logits = self.deployed
-        return torch.autograd.grad(margin(logits, self.labels).sum(), features, retain_graph=True)[0]
+        projected, logits = self.deployed
+        (gradient,) = torch.autograd.grad(margin(logits, self.labels).sum(), projected, retain_graph=True)
+        with torch.no_grad():
+            return self.at_features(gradient)
 
     @cached_property
     def attributions(self) -> torch.Tensor:
         """Gradient times input a token, of the evidence for the label, deployed student: [batch seq]; no graph."""
-        features, logits = self.deployed
-        (gradient,) = torch.autograd.grad(evidence(logits, self.labels).sum(), features, retain_graph=True)
-        return (gradient * features.detach()).sum(-1)
+        projected, logits = self.deployed
+        (gradient,) = torch.autograd.grad(evidence(logits, self.labels).sum(), projected, retain_graph=True)
+        return (gradient * projected.detach()).sum(-1)  # a linear map between the two leaves the product as it is
 
     def again(self, features: torch.Tensor) -> torch.Tensor:
         """The student's logits on other features of the same texts, its running statistics unmoved: [batch classes]."""
         with unmoved(self.student):
             return answer(self.student, features, self.lengths)
 
+    def reread(self, projected: torch.Tensor) -> torch.Tensor:
+        """Like :meth:`again`, on other projections."""
+        with unmoved(self.student):
+            return reply(self.student, projected, self.lengths)
+
     def over(self, rows: np.ndarray) -> torch.Tensor:
         """The student's features of other words in the same places: [batch seq feat]."""
         return self.student.features(self.scene.codebook.codes(rows))
+
+    def projected(self, rows: np.ndarray) -> torch.Tensor:
+        """:meth:`over` as the student's ``read`` begins with it, each word once: [batch seq narrow].
+
+        The features themselves where the student is not :class:`Projecting`.
+        """
+        if not isinstance(self.student, Projecting):
+            return self.over(rows)
+        return self._projected if rows is self.rows else self._project(self.student, rows)
+
+    @cached_property
+    def _projected(self) -> torch.Tensor:
+        assert isinstance(self.student, Projecting)
+        return self._project(self.student, self.rows)
+
+    def _project(self, student: Projecting, rows: np.ndarray) -> torch.Tensor:
+        distinct, places = np.unique(rows, return_inverse=True)
+        table = linear(self.over(distinct), student.projection())
+        return embedding(torch.from_numpy(places.reshape(rows.shape)), table)
+
+    def at_features(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient at the features from that at their projections: [batch seq narrow] -> [batch seq feat]."""
+        return gradient @ self.student.projection() if isinstance(self.student, Projecting) else gradient
 
     def pool(self, tokens: torch.Tensor, *, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens summed or averaged over pieces of text: [batch seq feat] -> [batch pieces feat], and which exist.

@@ -72,6 +72,8 @@ class Codebook:
     @property
     def table(self) -> np.ndarray:
         """The model's codes: [rows] or [rows feat]."""
+        if self._seen == len(self.words.changes):
+            return self._table
         changes = self.words.changes[self._seen :]
         self._seen = len(self.words.changes)
         if len(self._table) < len(self.words):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cosine_similarity
 
-from grit.bench.objectives._passes import answer, evidence, quiet
+from grit.bench.objectives._passes import evidence, quiet, reply
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -39,7 +39,7 @@ class Attribution:
         if not (step.student.separable and step.lessons.separable):
             return torch.zeros(())
         with quiet(step.student):
-            features = step.over(step.rows)
+            words = step.projected(step.rows)
             tokens = step.attributions.clone().requires_grad_()
             mine, here = step.pool(tokens[..., None], mean=False)
             theirs = step.lessons.attributions(step.index)
@@ -51,8 +51,8 @@ class Attribution:
             # z when f_i is scaled up; so that sum is the slope of z when every f_i is scaled by 1 + weight_i.
             scale = weight.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
             change = (self.reach * weight / scale)[..., None]
-            both = torch.cat([features * (1 + change), features * (1 - change)])
-            scores = evidence(answer(step.student, both, step.lengths.repeat(2)), step.labels.repeat(2))
+            both = torch.cat([words * (1 + change), words * (1 - change)])
+            scores = evidence(reply(step.student, both, step.lengths.repeat(2)), step.labels.repeat(2))
             up, down = scores.chunk(2)
             surrogate = ((up - down) * scale[:, 0] / (2 * self.reach)).sum()
             return loss.detach() + surrogate - surrogate.detach()

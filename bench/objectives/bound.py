@@ -47,12 +47,13 @@ class Bound:
             return torch.zeros(())
         flips = step.scene.flips(self.lexicon)
         budgets = flips.budgets(step.rows, step.lengths, self.share)
-        features, logits = step.deployed
+        words, logits = step.deployed
         lifted, gold = step.logits, step.labels[:, None]
         for further in range(1, step.scene.classes):
             other = (gold + further) % step.scene.classes
             lead = logits.gather(1, other) - logits.gather(1, gold)
-            (slope,) = torch.autograd.grad(lead.sum(), features, create_graph=True)
+            (gradient,) = torch.autograd.grad(lead.sum(), words, create_graph=True)
+            slope = step.at_features(gradient)
             lifted = lifted.scatter_add(1, other, strength * rise(step, flips, slope, budgets)[:, None])
         return cross_entropy(lifted, step.labels)
 

@@ -56,20 +56,22 @@ class Gradmask:
         if not strength:
             return torch.zeros(())
         rows = attacked(step, self.lexicon, strength * self.share)
-        features = step.over(rows)
-        if not features.requires_grad:  # codes of a hashing model: no weights before the features
-            features.requires_grad_()
-        logits = step.again(features)
+        words = step.projected(rows)
+        if self.hard < 1 and not words.requires_grad:  # no weights before them, as where a table is frozen
+            words.requires_grad_()
+        logits = step.reread(words)
         loss = self.hard * cross_entropy(logits, step.labels)
         if self.hard < 1:
-            target = self._target(step, rows, features, logits)
+            target = self._target(step, rows, words, logits)
             loss = loss + (1 - self.hard) * divergence(target, logits, self.temperature)
         return loss
 
-    def _target(self, step: Step, rows: np.ndarray, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def _target(self, step: Step, rows: np.ndarray, words: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         if not self.top or not step.student.separable:  # its rows are no words that a teacher could read one by one
             return step.lessons.logits(step.index)
-        (gradient,) = torch.autograd.grad(margin(logits, step.labels).sum(), features, retain_graph=True)
+        (gradient,) = torch.autograd.grad(margin(logits, step.labels).sum(), words, retain_graph=True)
+        with torch.no_grad():
+            gradient = step.at_features(gradient)
         depths = step.random.sample(range(1, self.top + 1), min(self.samples, self.top))
         masked = [mask(rows, step.lengths, gradient, depth) for depth in depths]
         answers = step.lessons.logits_of(np.concatenate(masked), step.lengths.repeat(len(masked)))

@@ -46,4 +46,4 @@ class Hotword:
             flips = step.scene.flips(self.lexicon)
             budgets = flips.budgets(step.rows, step.lengths, strength * self.share)
             rows = flips.scatter(step.rows, step.lengths, budgets, step.random)
-        return cross_entropy(step.again(step.over(rows)), step.labels)
+        return cross_entropy(step.reread(step.projected(rows)), step.labels)

@@ -74,6 +74,7 @@ def radii(step: Step, features: torch.Tensor, radius: float) -> torch.Tensor:
 def climbed(moved: torch.Tensor, gradient: torch.Tensor, limit: torch.Tensor, reach: float) -> torch.Tensor:
     """A step of ``reach`` times the limit up the gradient, each word by itself, then back into its ball."""
     smallest = torch.finfo(gradient.dtype).tiny
-    moved = moved + reach * limit * gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=smallest)
+    length = reach * limit / gradient.norm(dim=-1, keepdim=True).clamp(min=smallest)
+    moved = torch.addcmul(moved, gradient, length)
     norm = moved.norm(dim=-1, keepdim=True).clamp(min=smallest)
     return moved * (limit / norm).clamp(max=1)
