@@ -476,14 +476,19 @@ def _derived(seed: int, *parts: object) -> int:
 def _exact(threads: int) -> Iterator[None]:
     """A fixed number of threads, deterministic kernels, and torch's global generator as it was, afterwards."""
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    memory: Any = torch.utils.deterministic  # a module whose switch is a property
+    filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("warn")
+    # What an operation is about to write need not be filled first: that is for finding what reads without writing.
+    memory.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_num_threads(before)
         torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = filled
 
 
 def _reseed(seed: int) -> None:
