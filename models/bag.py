@@ -13,15 +13,15 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from grit.bench import text
-from grit.bench.types import Dense, Mean, Program, Reading, Recipe, Rows
-from grit.models import _pool, _vocabulary
+from grit.bench.types import Program, Recipe, Rows
+from grit.models import _vocabulary
+from grit.models._votes import Votes
 
 
-class Bag(nn.Module):
+class Bag(Votes):
     """logits = mean over tokens of row(word), plus a bias; words it does not know share one row."""
 
     @dataclass(frozen=True)
@@ -36,14 +36,8 @@ class Bag(nn.Module):
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:
         """The layers, weights still to be learned or loaded."""
-        super().__init__()
-        self.config = config
-        self.vocabulary = vocabulary
-        self.classes = classes
-        self.max_tokens = config.max_tokens
+        super().__init__(config, vocabulary, classes, len(vocabulary))
         self._index = _vocabulary.index(vocabulary)
-        self.rows = nn.Parameter(torch.zeros(len(vocabulary), classes))
-        self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
     def build(cls, config: Config, texts: Sequence[str], classes: int, seed: int) -> Self:
@@ -59,19 +53,9 @@ class Bag(nn.Module):
     def features(self, codes: torch.Tensor) -> torch.Tensor:
         return functional.embedding(codes, self.rows)
 
-    def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
-        return Reading(features, _pool.mean(features, lengths))
-
-    def head(self, state: torch.Tensor) -> torch.Tensor:
-        return state + self.bias
-
     def forward(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.head(self.read(self.features(codes), lengths).state)
 
-    def constrain(self, progress: float) -> None:
-        """Nothing to hold."""
-
     @torch.no_grad()
     def program(self) -> Program:
-        head = Dense(np.eye(self.classes, dtype=np.float32), self.bias.cpu().numpy().copy())
-        return Program(Rows(self.rows.cpu().numpy().copy()), Mean(), head, self.vocabulary, self.max_tokens)
+        return self.counted(Rows(self.rows.cpu().numpy().copy()))

@@ -12,15 +12,14 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from grit.bench import text
-from grit.bench.types import Dense, Mean, Program, Reading, Recipe, Rows
-from grit.models import _pool
+from grit.bench.types import Program, Recipe, Rows
+from grit.models._votes import Votes
 
 
-class Hashed(nn.Module):
+class Hashed(Votes):
     """logits = mean over n-grams of row(hash(n-gram)), plus a bias. Its tokens are the n-grams."""
 
     @dataclass(frozen=True)
@@ -34,15 +33,9 @@ class Hashed(nn.Module):
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:
         """The layers, weights still to be loaded; ``vocabulary`` is ``()``."""
-        super().__init__()
         if vocabulary:
             raise ValueError(f"a hashed model has no vocabulary, got {len(vocabulary)} words")
-        self.config = config
-        self.vocabulary = vocabulary
-        self.classes = classes
-        self.max_tokens = config.max_tokens
-        self.rows = nn.Parameter(torch.zeros(config.buckets, classes))
-        self.bias = nn.Parameter(torch.zeros(classes))
+        super().__init__(config, vocabulary, classes, config.buckets)
 
     @classmethod
     def build(cls, config: Config, texts: Sequence[str], classes: int, seed: int) -> Self:
@@ -58,20 +51,9 @@ class Hashed(nn.Module):
     def features(self, codes: torch.Tensor) -> torch.Tensor:
         return functional.embedding(codes, self.rows)
 
-    def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
-        return Reading(features, _pool.mean(features, lengths))
-
-    def head(self, state: torch.Tensor) -> torch.Tensor:
-        return state + self.bias
-
     def forward(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.head(self.read(self.features(codes), lengths).state)
 
-    def constrain(self, progress: float) -> None:
-        """Nothing to hold."""
-
     @torch.no_grad()
     def program(self) -> Program:
-        head = Dense(np.eye(self.classes, dtype=np.float32), self.bias.cpu().numpy().copy())
-        table = self.rows.cpu().numpy().copy()
-        return Program(Rows(table, self.config.order), Mean(), head, (), self.max_tokens)
+        return self.counted(Rows(self.rows.cpu().numpy().copy(), self.config.order))

@@ -15,15 +15,15 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from grit.bench import text
-from grit.bench.types import Dense, Mean, Program, Reading, Recipe, Rows
-from grit.models import _pool, _vocabulary
+from grit.bench.types import Program, Recipe, Rows
+from grit.models import _vocabulary
+from grit.models._votes import Votes
 
 
-class TfIdf(nn.Module):
+class TfIdf(Votes):
     """logits = mean over tokens of idf(word) * row(word), plus a bias; a word never seen weighs nothing."""
 
     @dataclass(frozen=True)
@@ -37,16 +37,10 @@ class TfIdf(nn.Module):
 
     def __init__(self, config: Config, vocabulary: tuple[str, ...], classes: int) -> None:
         """The layers, idf and weights still to be learned or loaded."""
-        super().__init__()
-        self.config = config
-        self.vocabulary = vocabulary
-        self.classes = classes
-        self.max_tokens = config.max_tokens
+        super().__init__(config, vocabulary, classes, len(vocabulary))
         self._index = _vocabulary.index(vocabulary)
         self.idf: torch.Tensor
         self.register_buffer("idf", torch.zeros(len(vocabulary), 1))
-        self.rows = nn.Parameter(torch.zeros(len(vocabulary), classes))
-        self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
     def build(cls, config: Config, texts: Sequence[str], classes: int, seed: int) -> Self:
@@ -67,19 +61,9 @@ class TfIdf(nn.Module):
     def features(self, codes: torch.Tensor) -> torch.Tensor:
         return functional.embedding(codes, self.rows) * functional.embedding(codes, self.idf)
 
-    def read(self, features: torch.Tensor, lengths: torch.Tensor) -> Reading:
-        return Reading(features, _pool.mean(features, lengths))
-
-    def head(self, state: torch.Tensor) -> torch.Tensor:
-        return state + self.bias
-
     def forward(self, codes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.head(self.read(self.features(codes), lengths).state)
 
-    def constrain(self, progress: float) -> None:
-        """Nothing to hold."""
-
     @torch.no_grad()
     def program(self) -> Program:
-        head = Dense(np.eye(self.classes, dtype=np.float32), self.bias.cpu().numpy().copy())
-        return Program(Rows((self.rows * self.idf).cpu().numpy()), Mean(), head, self.vocabulary, self.max_tokens)
+        return self.counted(Rows((self.rows * self.idf).cpu().numpy()))
