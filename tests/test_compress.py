@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -653,6 +654,32 @@ def test_the_same_command_makes_nothing_twice_and_another_rung_joins(
     joined = climb(here, ("int8", "vocabulary"))
     assert list(joined.transfer) == ["int8", "vocabulary"]
     assert len(records.read_rows(found.folder)) == len(RUNGS) + 1
+
+
+def test_a_killed_ladder_goes_on_where_it_was_and_leaves_no_checkpoint(
+    ladder: tuple[Path, compressing.Ladder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adequacy, "checks", lambda trial, report: ())
+    rung, epoch = "pruned[epochs=2]", train._Run.epoch
+    begun: list[int] = []
+
+    def killing(run: train._Run) -> train.Epoch:
+        begun.append(len(run.history))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return epoch(run)
+
+    home = tmp_path / "model" / f"tfidf[epochs=4].natural.s0.{rung}"
+    monkeypatch.setattr(train._Run, "epoch", killing)
+    climbing = functools.partial(
+        compressing.climb, f"{ladder[0]}/dense/tfidf", (rung,), {"n": 2}, tmp_path, jobs=1, quiet=True
+    )
+    with pytest.raises(KeyboardInterrupt):
+        climbing()
+    assert (home / "training" / "pruned" / train.CHECKPOINT).is_file()
+    (row,) = climbing().rows
+    assert begun == [0, 1, 1] and row.record.steps == rung
+    assert not (home / "training").exists()
 
 
 def test_the_command_prints_the_ladder_or_its_numbers(
