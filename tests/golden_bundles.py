@@ -853,6 +853,34 @@ def _() -> Files:
     return put_together(parts)
 
 
+def _of_its_own_words() -> Parts:
+    """A row of an attack that may write any word that the model knows."""
+    parts = apart(by_chance())
+    (part,) = parts.claim.record.attacks
+    spaces = [*part.threat["spaces"], "vocabulary"]
+    threat = {**part.threat, "spaces": spaces, "max_words": 1.0, "protect_stop_words": False}
+    digest = records.digest(records.encode({**part.parameters, "threat": threat}))
+    parts.record(attacks=(msgspec.structs.replace(part, threat=threat, parameters_sha256=digest),))
+    return parts
+
+
+@golden("breaks by words of the model's own vocabulary")
+def _() -> Files:
+    parts = _of_its_own_words()
+    id = parts.survivors()[0]
+    _break(parts, RANDOM, id, _foreign_word(parts, id))
+    return put_together(parts)
+
+
+@golden("breaks by a word that the model does not know", 1, "threat", reason="in none of")
+def _() -> Files:
+    parts = _of_its_own_words()
+    id = parts.survivors()[0]
+    script = _foreign_word(parts, id)
+    _break(parts, RANDOM, id, [*script[:-1], script[-1]._replace(word="unheardof")])
+    return put_together(parts)
+
+
 @golden("a near miss outside the threat set", 1, "threat", reason="survived script")
 def _() -> Files:
     parts = apart(honest())

@@ -196,12 +196,28 @@ class Case:
         if key not in self._texts:
             if threat.lexicon not in self._lexicons and registry.LEXICAL_SPACES & set(threat.spaces):
                 self._lexicons[threat.lexicon] = lexicon(threat.lexicon)
-            source = self._lexicons.get(threat.lexicon)
-            self._texts[key] = Text(self.examples[id].text, threat, source, stop_words=lexicons.stop_words())
+            self._texts[key] = Text(
+                self.examples[id].text,
+                threat,
+                self._lexicons.get(threat.lexicon),
+                stop_words=lexicons.stop_words(),
+                vocabulary=self.vocabulary if "vocabulary" in threat.spaces else (),
+            )
         return self._texts[key]
 
     def joined(self, attack: str, outcome: Outcome) -> str:
         return self.text(attack, outcome.id).apply(outcome.script)
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words that the submitted model knows, without the unknown one; none of a model that hashes."""
+        from grit.bench.export import packing
+
+        if self.is_program:
+            words = packing.unpack(self.bundle.file(submission.ARTEFACT)).vocabulary
+        else:
+            words = tuple(self.graph.get("vocabulary.txt", b"").decode("utf-8", "replace").split("\n"))
+        return tuple(word for word in words if word)
 
     @cached_property
     def scripted(self) -> list[tuple[str, Outcome]]:

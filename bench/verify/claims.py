@@ -5,11 +5,11 @@ The model is not asked yet. A lie found here is found on any machine that has th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
-from grit.bench import records, submission
+from grit.bench import records
 from grit.bench.types import CouldNotMeasure
 from grit.bench.verify.case import Case, lexicon, short
 
@@ -156,7 +156,7 @@ def vocabulary(case: Case) -> Iterator[str]:
 
     if case.source is None or case.claim.record.model.origin != "gritbench":
         return  # a plug-in may bring a vocabulary of its own
-    missing = {word for word in _vocabulary(case) if word}
+    missing = set(case.vocabulary)
     for example in case.source.train:
         if not missing:
             return
@@ -167,11 +167,3 @@ def vocabulary(case: Case) -> Iterator[str]:
             f"{len(missing)} words of the vocabulary stand nowhere in the training data, {len(missing & evaluated)} of "
             "them in evaluated texts"
         )
-
-
-def _vocabulary(case: Case) -> Sequence[str]:
-    from grit.bench.export import packing
-
-    if case.is_program:
-        return packing.unpack(case.bundle.file(submission.ARTEFACT)).vocabulary
-    return case.graph.get("vocabulary.txt", b"").decode("utf-8", "replace").split("\n")
