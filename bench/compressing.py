@@ -134,6 +134,7 @@ def _make(
         checkpoint.load_model(lessons) if lessons and lessons.is_dir() else None,
         cache,
         home / "training",
+        lambda epoch: report(home.name, "training", epoch.number, epoch.epochs),
     )
     for name, content in compress.make(rung, program, course, build.calibration(dataset), origin, files).items():
         records.write(home / name, content)

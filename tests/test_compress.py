@@ -449,8 +449,11 @@ def test_quantisation_aware_training_ends_in_int8_and_moves_the_weights() -> Non
     assert isinstance(packing.unpack(draft.deployed(TEXTS)), FixedProgram)
 
 
-def test_training_on_is_repeatable() -> None:
-    assert same(climbed("qat[epochs=1]").program, climbed("qat[epochs=1]").program)
+def test_training_on_is_repeatable_and_tells_its_epochs() -> None:
+    seen: list[int] = []
+    here = course(progress=lambda epoch: seen.append(epoch.number))
+    told = compress.parse("qat[epochs=1]").climbed(Draft(model("student").program()), here)
+    assert same(told.program, climbed("qat[epochs=1]").program) and seen == [1]
 
 
 @pytest.mark.parametrize(

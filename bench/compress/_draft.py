@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from grit.bench.types import (
     Scheme,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from grit.bench.train import Epoch
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -68,6 +71,7 @@ class Course:
     teacher: Model | None = None
     cache: Path | None = None  # folder of the teacher's answers
     folder: Path | None = None  # for the checkpoints of what trains: a step has one below it, under its key
+    progress: Callable[[Epoch], None] | None = None  # is told each epoch of a step that trains
 
 
 class Step(Protocol):

@@ -49,6 +49,7 @@ def tuned(
         seed=course.seed,
         teacher=course.teacher,
         folder=course.folder and course.folder / key,
+        progress=course.progress,
         cache=course.cache,
     )
     batches = -(-len(course.dataset.train) // recipe.batch_size)
