@@ -135,6 +135,9 @@ def _runs(word: str) -> list[str]:
     return [run for found in _RUN.findall(word) if (run := found.strip("'-_*@"))]
 
 
+GIVE_VECTORS = "give hotflip.TIER[embedding=FILE.npz] a file with the arrays words [words] and vectors [words feat]"
+
+
 class Vectors:
     """Word vectors from an .npz file with the arrays ``words`` [words] and ``vectors`` [words feat]."""
 
@@ -143,10 +146,7 @@ class Vectors:
             with np.load(path, allow_pickle=False) as file:
                 words, self._vectors = file["words"].tolist(), file["vectors"]
         except (OSError, ValueError, KeyError) as error:
-            raise CouldNotMeasure(
-                f"this tier of hotflip compares words by their vectors and cannot read them from {path!r} ({error}); "
-                "give embedding=FILE.npz with the arrays words [words] and vectors [words feat]"
-            ) from error
+            raise CouldNotMeasure(f"no word vectors can be read from {path!r} ({error}); {GIVE_VECTORS}") from error
         self._words = words
         self._rows = {word: row for row, word in enumerate(words)}
 

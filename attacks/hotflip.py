@@ -153,6 +153,10 @@ class HotFlip:
 
     def _resources(self, sentence: Sentence) -> tuple[_textattack.Vectors, list[str]]:
         """Word vectors and the words to write; raises CouldNotMeasure for what is missing, before anything is asked."""
+        if not self.embedding:
+            raise CouldNotMeasure(
+                f"hotflip.{self.tier} compares words by their vectors, and was given none; {_textattack.GIVE_VECTORS}"
+            )
         vectors = _textattack.vectors(self.embedding)
         _textattack.need_tagger()
         vocabulary = _textattack.writable(tuple(sentence.vocabulary))

@@ -341,7 +341,7 @@ def test_what_hotflip_lacks_it_says_before_it_asks(
     tagger: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attack = registry.attack("hotflip.textattack")
-    with pytest.raises(CouldNotMeasure, match=r"cannot read them from ''.*embedding=FILE\.npz"):
+    with pytest.raises(CouldNotMeasure, match=r"given none; give hotflip\.TIER\[embedding=FILE\.npz\]"):
         start(attack)
     assert isinstance(attack, HotFlip)
     attack = replace(attack, embedding=vectors(tmp_path, boat=[1.0, 0.0]))

@@ -121,5 +121,12 @@ def test_what_it_lacks_it_says_before_it_asks(attack: Any, vocabulary: tuple[str
     with pytest.raises(CouldNotMeasure, match=r"hotflip\.words writes words of the model's vocabulary"):
         next(attack.attack(text, 0, random.Random(1)))
     without = HotFlip(**HotFlip.tiers["words"])
-    with pytest.raises(CouldNotMeasure, match=r"embedding=FILE\.npz"):
+    with pytest.raises(CouldNotMeasure, match=r"given none; give hotflip\.TIER\[embedding=FILE\.npz\]"):
         next(without.attack(text, 0, random.Random(1)))
+
+
+def test_vectors_that_cannot_be_read_are_asked_for_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "odd.npz").write_text("no arrays")
+    for name in ("odd.npz", "missing.npz"):
+        with pytest.raises(CouldNotMeasure, match=rf"{name}.*give hotflip\.TIER\[embedding=FILE\.npz\]"):
+            _textattack.Vectors(str(tmp_path / name))
