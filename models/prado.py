@@ -124,7 +124,7 @@ class Prado(nn.Module):
             projected.dtype
         )  # zero behind the text, so that a kernel that reaches over its end reads nothing
         value, attention = (
-            self._dropped(layer.normalised(part + layer.bias, share).relu() * inside)
+            self._dropped(layer.settled(part, share).relu() * inside)
             for layer, part in zip((self.value, self.attention), projected.chunk(2, 2), strict=True)
         )  # [batch seq maps]
         pooled = []
@@ -201,11 +201,15 @@ class _Layer(nn.Module):
         gain, offset = self._fixed()
         return functional.linear(values, self.weight.flatten(1) * gain[:, None], self.bias * gain + offset)
 
+    def settled(self, product: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """:meth:`forward` from values times weight on: [batch seq outputs] -> [batch seq outputs]."""
+        if self.training:
+            return self.normalised(product + self.bias, share)
+        gain, offset = self._fixed()
+        return torch.addcmul(self.bias * gain + offset, product, gain)
+
     def normalised(self, outputs: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """[batch seq outputs]; in training by its statistics over all places, each weighing its ``share`` of 1."""
-        if not self.training:
-            gain, offset = self._fixed()
-            return torch.addcmul(offset, outputs, gain)
+        """Training: [batch seq outputs] by its statistics over all places, each weighing its ``share`` of 1."""
         mean = share @ outputs.flatten(0, 1)
         centred = outputs - mean
         variance = share @ centred.square().flatten(0, 1)

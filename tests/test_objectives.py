@@ -809,6 +809,8 @@ def test_a_climb_never_leaves_its_ball(seed: int, reach: float) -> None:
         assert (moved.norm(dim=-1, keepdim=True) <= limit * (1 + 1e-5)).all()
     assert torch.equal(moved[0, 0], torch.zeros(4))
     assert torch.equal(climbed(moved, torch.zeros(2, 3, 4), limit, reach).isnan().any(), torch.tensor(False))
+    level, far = torch.zeros(2, 3, 4), torch.full((2, 3, 1), 1e3)
+    assert not climbed(level, level, far, reach).any()  # nowhere to climb to, and no 0 times infinity
 
 
 def test_words_behind_the_text_are_not_perturbed() -> None:

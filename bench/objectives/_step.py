@@ -156,12 +156,17 @@ class Step:
             return projected, self.reread(projected)
 
     @cached_property
+    def tilt(self) -> torch.Tensor:
+        """Gradient of the attack margin at the projections of the deployed student: [batch seq narrow]."""
+        projected, logits = self.deployed
+        return torch.autograd.grad(margin(logits, self.labels).sum(), projected, retain_graph=True)[0]
+
+    @cached_property
     def slope(self) -> torch.Tensor:
         """Gradient of the attack margin at the features of the deployed student: [batch seq feat]."""
-        projected, logits = self.deployed
-        (gradient,) = torch.autograd.grad(margin(logits, self.labels).sum(), projected, retain_graph=True)
+        tilt = self.tilt
         with torch.no_grad():
-            return self.at_features(gradient)
+            return self.at_features(tilt)
 
     @cached_property
     def attributions(self) -> torch.Tensor:
@@ -206,6 +211,16 @@ class Step:
     def at_features(self, gradient: torch.Tensor) -> torch.Tensor:
         """The gradient at the features from that at their projections: [batch seq narrow] -> [batch seq feat]."""
         return gradient @ self.student.projection() if isinstance(self.student, Projecting) else gradient
+
+    def along(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Where projections go when the features go by :meth:`at_features` of a gradient: [batch seq narrow], as it is.
+
+        The way of the features is fixed; where it leads moves with the weights.
+        """
+        if not isinstance(self.student, Projecting):
+            return gradient
+        projection = self.student.projection()
+        return gradient @ (projection.detach() @ projection.T)  # two narrow products, nothing as wide as features
 
     def pool(self, tokens: torch.Tensor, *, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens summed or averaged over pieces of text: [batch seq feat] -> [batch pieces feat], and which exist.

@@ -45,8 +45,8 @@ class Perturb:
         features = step.over(step.rows)
         limit = radii(step, features, strength * self.radius)
         if self.kind == "fgm":
-            moved = climbed(torch.zeros_like(features), step.slope, limit, 1.0)
-            return cross_entropy(step.again(features + moved), step.labels)
+            tilt = step.tilt * (limit / length(step.slope))
+            return cross_entropy(step.reread(step.projected(step.rows) + step.along(tilt)), step.labels)
         if self.kind == "pgd":
             moved, uphill = torch.zeros_like(features), step.slope
             for number in range(self.steps):
@@ -73,8 +73,10 @@ def radii(step: Step, features: torch.Tensor, radius: float) -> torch.Tensor:
 
 def climbed(moved: torch.Tensor, gradient: torch.Tensor, limit: torch.Tensor, reach: float) -> torch.Tensor:
     """A step of ``reach`` times the limit up the gradient, each word by itself, then back into its ball."""
-    smallest = torch.finfo(gradient.dtype).tiny
-    length = reach * limit / gradient.norm(dim=-1, keepdim=True).clamp(min=smallest)
-    moved = torch.addcmul(moved, gradient, length)
-    norm = moved.norm(dim=-1, keepdim=True).clamp(min=smallest)
-    return moved * (limit / norm).clamp(max=1)
+    moved = torch.addcmul(moved, gradient, reach * limit / length(gradient))
+    return moved * (limit / length(moved)).clamp(max=1)
+
+
+def length(vectors: torch.Tensor) -> torch.Tensor:
+    """Euclidean, and no less than squares can tell from zero, so that it may divide: [... feat] -> [... 1]."""
+    return vectors.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny ** 0.5)
