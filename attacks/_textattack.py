@@ -8,10 +8,12 @@ Its HotFlip is another search, with two constraints on words that stand at the e
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Generator, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -138,15 +140,33 @@ def _runs(word: str) -> list[str]:
 GIVE_VECTORS = "give hotflip.TIER[embedding=FILE.npz] a file with the arrays words [words] and vectors [words feat]"
 
 
+class VectorFile(str):
+    """A file of word vectors by what names and records hold of it: its stem and its digest, not where it lies."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str) -> VectorFile:
+        """The file as it is now. Raises CouldNotMeasure; no file but an .npz is opened, since records name it too."""
+        place = Path(path).resolve()
+        if place.suffix != ".npz" or not place.is_file():
+            raise CouldNotMeasure(f"{path!r} is no file of word vectors here; {GIVE_VECTORS}")
+        with place.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        found = cls(f"{place.stem}-{digest[:16]}")
+        found.path = place
+        return found
+
+
 class Vectors:
     """Word vectors from an .npz file with the arrays ``words`` [words] and ``vectors`` [words feat]."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: Path) -> None:
         try:
             with np.load(path, allow_pickle=False) as file:
                 words, self._vectors = file["words"].tolist(), file["vectors"]
         except (OSError, ValueError, KeyError) as error:
-            raise CouldNotMeasure(f"no word vectors can be read from {path!r} ({error}); {GIVE_VECTORS}") from error
+            raise CouldNotMeasure(f"no word vectors can be read from {path} ({error}); {GIVE_VECTORS}") from error
         self._words = words
         self._rows = {word: row for row, word in enumerate(words)}
 
@@ -175,9 +195,9 @@ class Vectors:
 
 
 @lru_cache(maxsize=4)
-def vectors(path: str) -> Vectors:
+def vectors(file: VectorFile) -> Vectors:
     """Read once a process."""
-    return Vectors(path)
+    return Vectors(file.path)
 
 
 def same_part_of_speech(words: Sequence[str], index: int, written: str) -> bool:

@@ -57,6 +57,11 @@ class HotFlip:
         "textattack": {"tier": "textattack", "threat": _WORDS},
     }
 
+    def __post_init__(self) -> None:
+        """A path is told from a file that is known already: names and records hold the digest of what it holds."""
+        if self.embedding and not isinstance(self.embedding, _textattack.VectorFile):
+            object.__setattr__(self, "embedding", _textattack.VectorFile.at(self.embedding))
+
     def attack(self, sentence: Sentence, label: int, rng: random.Random) -> Generator[Question, np.ndarray, Script]:
         if self.tier == "textattack":
             return (yield from self._textattack(sentence, label))
@@ -153,7 +158,7 @@ class HotFlip:
 
     def _resources(self, sentence: Sentence) -> tuple[_textattack.Vectors, list[str]]:
         """Word vectors and the words to write; raises CouldNotMeasure for what is missing, before anything is asked."""
-        if not self.embedding:
+        if not isinstance(self.embedding, _textattack.VectorFile):
             raise CouldNotMeasure(
                 f"hotflip.{self.tier} compares words by their vectors, and was given none; {_textattack.GIVE_VECTORS}"
             )

@@ -208,8 +208,8 @@ def attacks(experiment: Experiment) -> dict[str, Attack]:
     """
     found: dict[str, Attack] = {}
     for spec in experiment.attacks:
-        suite, _, lexicon = spec.partition("+")
-        if "@" in suite:
+        if is_suite(spec):
+            suite, _, lexicon = spec.partition("+")
             members = suites.attacks(suites.load(suite), lexicon or "default")
         else:
             attack = registry.attack(spec)
@@ -224,6 +224,11 @@ def attacks(experiment: Experiment) -> dict[str, Attack]:
                 raise UsageError(f"attack {name} is asked for twice")
             found[name] = attack
     return found
+
+
+def is_suite(spec: str) -> bool:
+    """Whether the name of an attack is that of a suite, as ``std@1+thesaurus``: a path behind it may hold an @ too."""
+    return "@" in re.split(r"[+\[]", spec)[0]
 
 
 def suite(attacks: Mapping[str, Attack]) -> tuple[str, str]:

@@ -306,7 +306,7 @@ def _attack_examples(
 
 
 def _in_sequence(wanted: Experiment) -> bool:
-    return any("@" in spec for spec in wanted.attacks)
+    return any(experiment.is_suite(spec) for spec in wanted.attacks)
 
 
 def _join_blocks(place: Path, count: int) -> None:

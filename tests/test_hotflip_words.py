@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ import pytest
 
 from grit.attacks import _textattack
 from grit.attacks.hotflip import HotFlip
-from grit.bench import registry
+from grit.bench import experiment, records, registry
 from grit.bench.adequacy import Scaled
 from grit.bench.evaluate import attack_all
+from grit.bench.experiment import Experiment
 from grit.bench.sentence import Text
-from grit.bench.types import CouldNotMeasure, Example, Gain, Score
+from grit.bench.types import CouldNotMeasure, Example, Gain, Score, UsageError
 from grit.bench.victim import CallableVictim
 
 ROWS = {
@@ -125,8 +129,67 @@ def test_what_it_lacks_it_says_before_it_asks(attack: Any, vocabulary: tuple[str
         next(without.attack(text, 0, random.Random(1)))
 
 
-def test_vectors_that_cannot_be_read_are_asked_for_as_they_are_written(tmp_path: Path) -> None:
+def test_vectors_that_cannot_be_read_are_asked_for_as_they_are_written(attack: Any, tmp_path: Path) -> None:
+    for name in ("missing.npz", "vectors", ".", "vectors-0123456789abcdef"):
+        with pytest.raises(CouldNotMeasure, match=rf"{name}'.*give hotflip\.TIER\[embedding=FILE\.npz\]"):
+            HotFlip(embedding=str(tmp_path / name) if name == "." else name)
     (tmp_path / "odd.npz").write_text("no arrays")
-    for name in ("odd.npz", "missing.npz"):
-        with pytest.raises(CouldNotMeasure, match=rf"{name}.*give hotflip\.TIER\[embedding=FILE\.npz\]"):
-            _textattack.Vectors(str(tmp_path / name))
+    odd = replace(attack, embedding=str(tmp_path / "odd.npz"))
+    with pytest.raises(CouldNotMeasure, match=r"odd\.npz.*give hotflip\.TIER\[embedding=FILE\.npz\]"):
+        next(odd.attack(Text("good boat", odd.threat, vocabulary=VOCABULARY), 0, random.Random(1)))
+
+
+# --- what names the vectors -------------------------------------------------------------------------------
+
+
+def configured(path: Path) -> dict[str, Any]:
+    """The attacks of an experiment that compares words by a file."""
+    return experiment.attacks(Experiment(attacks=(f"hotflip.words[embedding={path}]",)))
+
+
+def test_vectors_are_named_by_what_they_hold_and_not_by_where_they_lie(attack: Any, tmp_path: Path) -> None:
+    ((name, found),) = configured(tmp_path / "vectors.npz").items()
+    assert re.fullmatch(r"hotflip\.words\[embedding=vectors-[0-9a-f]{16}\]", name)
+    assert found.embedding == attack.embedding and registry.attack_name(found) == name  # type: ignore[attr-defined]
+    assert records.plain(found)["embedding"] == found.embedding  # type: ignore[attr-defined]
+    other = tmp_path / "a@b+c"  # a suite has an @ too
+    other.mkdir()
+    shutil.copy(tmp_path / "vectors.npz", other)
+    assert configured(other / "vectors.npz") == {name: found}
+    for said in (repr(found), records.encode(records.attack_part(name, found, ())).decode()):
+        assert str(tmp_path) not in said
+    for known in (pickle.loads(pickle.dumps(found)), replace(found, top=3)):  # type: ignore[type-var]
+        assert _textattack.vectors(known.embedding).nearest("good", 0.98) == ["fine"]
+
+
+def test_changed_vectors_are_another_attack_whose_outcomes_are_found_anew(attack: Any, tmp_path: Path) -> None:
+    path, journal = tmp_path / "vectors.npz", tmp_path / "journal"
+    example = Example("0" * 16, "The good boat", 0)
+
+    def outcomes(attack: Any) -> Any:
+        return attack_all(
+            victim(), attack, [example], seed=0, stop_words=frozenset(), vocabulary=VOCABULARY, journal=journal
+        )
+
+    assert outcomes(attack)[0].script and outcomes(replace(attack, embedding=str(path))) == outcomes(attack)
+    np.savez(path, words=np.array(["good", "boat"]), vectors=np.eye(2))
+    changed = replace(attack, embedding=str(path))
+    assert changed != attack
+    with pytest.raises(UsageError, match="journal"):
+        outcomes(changed)
+    journal.unlink()
+    assert not outcomes(changed)[0].script
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("std@1", True),
+        ("std@2+thesaurus", True),
+        ("pwws+/a@b/table.json", False),
+        ("hotflip.words[embedding=/a@b/c.npz]", False),
+        ("hotflip", False),
+    ],
+)
+def test_an_at_sign_in_a_path_makes_no_suite(spec: str, expected: bool) -> None:
+    assert experiment.is_suite(spec) == expected
