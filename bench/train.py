@@ -168,7 +168,7 @@ def refine(
     identity = _identity([digest_of(model)], recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
         _reseed(_derived(seed, "beside"))
-        run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
+        run = _Run(model, recipe, dataset, terms, seed, teacher, cache, begun=True)
         run.go_on(folder, identity, progress)
         return run.result()
 
@@ -192,8 +192,8 @@ def early(
     identity = _identity([_name(model_class), config, epochs], recipe, dataset, scheme, seed, teacher, threads)
     with _exact(threads):
         model = _fresh(model_class, config, dataset, seed)
+        run = _Run(model, recipe, dataset, terms, seed, teacher, cache)  # a term may settle weights before any step
         if epochs:
-            run = _Run(model, recipe, dataset, terms, seed, teacher, cache)
             run.go_on(folder, identity, until=epochs)
         return model
 
@@ -235,6 +235,7 @@ class _Run:
         seed: int,
         teacher: Model | None,
         cache: Path | None,
+        begun: bool = False,
     ) -> None:
         words = Words()
         codebook = Codebook(words, student)
@@ -249,7 +250,7 @@ class _Run:
         self.attacked = Split(student, words, _drawn(dataset.dev, ATTACKED, seed)) if self.robust else None
         self.lexicon = next((o.lexicon for _, _, o in terms if isinstance(o, Writing)), "default")
         lessons = Lessons(teacher, dataset.train, words, cache) if teacher is not None else None
-        self.scene = Scene(student, words, codebook, train_split, len(dataset.labels), seed, lessons)
+        self.scene = Scene(student, words, codebook, train_split, len(dataset.labels), seed, lessons, begun=begun)
         helpers = {objective: objective.helper(self.scene) for _, _, objective in terms}
         self.scene.helpers = {objective: helper for objective, helper in helpers.items() if helper is not None}
         self.helpers = nn.ModuleList(self.scene.helpers.values())

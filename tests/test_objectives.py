@@ -935,6 +935,13 @@ def test_words_settled_against_the_bound_give_an_attacker_less() -> None:
     assert careful < 0.95 * careless
 
 
+def test_a_model_that_trains_on_keeps_its_own_words() -> None:
+    student = built()
+    before = student.table.detach().clone()
+    WordLayer(lexicon="").helper(dataclasses.replace(scene_of(student, examples()), begun=True))
+    assert torch.equal(student.table, before) and not student.table.requires_grad
+
+
 def test_a_model_that_hashes_keeps_its_own_words() -> None:
     class Hashing(Bag):
         def __init__(self, *values: Any) -> None:

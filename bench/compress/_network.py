@@ -60,6 +60,15 @@ class Network(nn.Module):
         """Nothing is drawn: a program has its weights."""
         return cls(config)
 
+    @property
+    def table(self) -> nn.Parameter:
+        """The word vectors, where they are a table [vocabulary feat]; AttributeError for words that are hashed."""
+        if isinstance(self._like.words, Ternary):
+            raise AttributeError("table")
+        found = self.weights[key(_TABLE)]
+        assert isinstance(found, nn.Parameter)
+        return found
+
     def tokenize(self, raw: str) -> list[str]:
         return self._reader.tokenize(raw)
 

@@ -56,6 +56,7 @@ class Scene:
     seed: int
     teaching: Lessons | None = None
     helpers: Mapping[Objective, nn.Module] = field(default_factory=dict)
+    begun: bool = False  # the student came with trained weights and goes on from them
     epoch: int = 0
     _flips: dict[str, Flips] = field(default_factory=dict)
 

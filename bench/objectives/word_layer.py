@@ -37,7 +37,7 @@ class WordLayer:
 
     The votes are centred over the classes, turned so that the first feature tells most, brought to unit variance over
     all features used, and fill the table as far as it is wide. Nothing is added to the loss. A model that computes its
-    word vectors, as those that hash, has no table to freeze and is left as it is.
+    word vectors, as those that hash, has no table to freeze and is left as it is; one that is trained on keeps its own.
 
     bound: weight of the bound beside the bag's cross-entropy.
     batches, batch_size, learning_rate: of the bag's training, with Adam; the bound sets in as :class:`Bound` says.
@@ -56,10 +56,12 @@ class WordLayer:
         if not isinstance(scene.student, Tabled):
             return
         table = scene.student.table
+        table.requires_grad = False
+        if scene.begun:
+            return
         heard = turned(self.bag(scene).table.detach())[:, : table.shape[1]]
         with torch.no_grad():
             table.zero_()[:, : heard.shape[1]] = heard / heard.square().mean().sqrt().clamp(min=1e-12)
-        table.requires_grad = False
 
     def __call__(self, step: Step) -> torch.Tensor:
         return torch.zeros(())
