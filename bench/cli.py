@@ -1,7 +1,7 @@
 """The command line: parses words, calls one room, prints, and turns every error into one line and an exit code.
 
 Exit codes: 0 ok, 1 verdict against, 2 usage, 3 inconclusive, 4 could not measure, 5 sandbox violation,
-6 malformed input, 7 internal error, 8 input/output, 130 interrupted.
+6 malformed input, 7 internal error, 8 input/output, 130 interrupted, 141 the reader of a pipe went away.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -39,8 +40,42 @@ _STORAGE_ERRNOS = {
 }
 
 
+class _Unread(Exception):
+    """Nobody reads any more what a command writes."""
+
+
+class _Commands(click.Group):
+    """Says that nobody reads where click and rich would exit with 1, which is a verdict."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except BrokenPipeError as error:
+            raise _Unread from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _Unread from error
+        except SystemExit as ended:
+            if isinstance(ended.__context__, BrokenPipeError):  # rich has met it
+                raise _Unread from ended
+            raise
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of ``grit``."""
+    try:
+        _main(arguments)
+    except (_Unread, BrokenPipeError):  # as in grit | head: what is written is lost, and nothing is wrong
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _main(arguments: list[str] | None) -> None:
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(library, "1")  # grit works in processes; threads under them only get in the way
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
@@ -54,9 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         context = getattr(error, "ctx", None)
         usage = f" (see '{context.command_path} --help')" if context else ""
         _fail(" ".join(error.format_message().split()) + usage, 2)
-    except BrokenPipeError:  # the reader of a pipe went away: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except _Unread:
+        raise
     except GritError as error:
         if debug:
             traceback.print_exc()
@@ -134,7 +168,7 @@ _output = click.option("-o", "--output", type=click.Path(path_type=Path), help="
 _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="grit")
 def grit() -> None:
     """Adversarial robustness, size and ARM cost of compact text classifiers, on one honest leaderboard."""

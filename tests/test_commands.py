@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -291,15 +294,19 @@ def test_doctor_and_data_end_well_whatever_is_missing(call: Call) -> None:
     assert call("list", "attacks").out.startswith("attacks")
 
 
-def test_a_closed_pipe_is_no_error(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def closed(*_: object, **__: object) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(cli.click, "echo", closed)
-    monkeypatch.setattr(cli.os, "dup2", lambda *_: None)
-    with (tmp_path / "stream").open("w") as stream, monkeypatch.context() as patch:
-        patch.setattr(cli.sys, "stdout", stream)
-        assert call("list").code == 0
+@pytest.mark.parametrize("words", [("list",), ("--help",), ("list", "--help"), ("board",), ("list", "unheard-of")])
+def test_a_closed_pipe_ends_quietly_and_is_no_verdict(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Written by click, by click before a command begins, by rich, and on the way out with an error."""
+    if words == ("board",):
+        words = ("board", str(Path(__file__).parent.parent / "leaderboards" / "sst2"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        streams: dict[str, Any] = {"stdout": writer, "stderr": writer if "unheard-of" in words else subprocess.PIPE}
+        done = subprocess.run([sys.executable, "-m", "grit", *words], cwd=tmp_path, check=False, timeout=300, **streams)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
 
 
 def test_a_bug_leaves_a_report_and_no_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
