@@ -216,8 +216,7 @@ def attacks(experiment: Experiment) -> dict[str, Attack]:
             if attack.threat.lexicon == "default":
                 named = dataclasses.replace(attack.threat, lexicon=lexicons.load("default").name)
                 attack = dataclasses.replace(attack, threat=named)  # type: ignore[type-var]  # a dataclass by contract
-            if registry.LEXICAL_SPACES & set(attack.threat.spaces):
-                lexicons.load(attack.threat.lexicon)  # an unknown or missing one is said now, not after the training
+            lexicons.load(attack.threat.lexicon)  # an unknown or missing one is said now, not after the training
             members = {registry.attack_name(attack): attack}
         for name, attack in members.items():
             if name in found:

@@ -157,7 +157,8 @@ def attack(spec: str) -> Attack:
     """The configured attack behind ``key[.tier][[field=value,...]][+lexicon]`` or ``textattack:recipe``.
 
     No tier is ``strong``; no lexicon is the default one, written out in full by :func:`attack_name`. Fields are those
-    of the attack but its threat and its tier, as in ``deepwordbug.paper[transform=swap]``.
+    of the attack but its threat and its tier, as in ``deepwordbug.paper[transform=swap]``. An attack that reads no
+    lexicon takes one all the same, and its name does not: the members of a suite share one threat.
     """
     parts = re.fullmatch(r"([^\[\]]*)(?:\[([^\[\]]*)\])?([^\[\]]*)", spec)
     if parts is None:
@@ -173,9 +174,10 @@ def attack(spec: str) -> Attack:
         raise UsageError(f"attack {spec!r}: {key} has no recipes; its tiers are {', '.join(cls.tiers)}")
     if recipe:
         return cls(recipe=recipe)
+    if takes_recipe and tier not in cls.tiers:
+        raise UsageError(f"attack {spec!r}: {key} needs a recipe; name one, as {key}:RECIPE")
     if tier not in cls.tiers:
-        remedy = f"name a recipe, as {key}:NAME" if takes_recipe else f"it has {', '.join(cls.tiers)}"
-        raise unknown(f"tier of {key}", tier, cls.tiers, remedy)
+        raise unknown(f"tier of {key}", tier, cls.tiers, f"it has {', '.join(cls.tiers)}")
     configured = cls(**cls.tiers[tier])
     if fields:
         configured = override(configured, _changes(spec, fields), owner=f"attack {key}")

@@ -76,6 +76,8 @@ def fails(found: subprocess.CompletedProcess[str], code: int, *parts: str) -> No
         (("run", "--attack", "hotflop"), ("unknown attack 'hotflop'", "did you mean 'hotflip'?")),
         (("run", "--attack", "pwws.strongest"), ("unknown tier of pwws 'strongest'", "strong")),
         (("run", "--attack", "pwws+wordnet"), ("unknown lexicon 'wordnet'",)),
+        (("run", "--attack", "deepwordbug+wordnet"), ("unknown lexicon 'wordnet'",)),
+        (("run", "--attack", "textattack"), ("textattack:RECIPE",)),
         (("run", "--scheme", "natrual"), ("unknown scheme 'natrual'", "did you mean 'natural'?")),
         (("run", "--dataset", "pinks"), ("unknown dataset 'pinks'", "did you mean 'pings'?")),
         (("run", "--dataset", "missing.csv"), ("'missing.csv' does not exist",)),

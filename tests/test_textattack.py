@@ -290,7 +290,10 @@ def test_a_recipe_has_a_name_that_leads_back_to_it() -> None:
     assert registry.attack_name(attack) == "textattack:textfooler"
 
 
-@pytest.mark.parametrize(("spec", "said"), [("textattack", "textattack:NAME"), ("pwws:fast", "pwws has no recipes")])
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [("textattack", "needs a recipe; name one, as textattack:RECIPE"), ("pwws:fast", "pwws has no recipes")],
+)
 def test_recipes_and_tiers_are_not_mixed_up(spec: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         registry.attack(spec)
