@@ -60,7 +60,7 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
         for error in vars(types).values()
         if isinstance(error, type) and issubclass(error, types.GritError)
     }
-    assert codes == errors | {0, 130}
+    assert codes == errors | {0, 130, 141}
 
 
 def test_links_lead_to_files() -> None:
