@@ -242,7 +242,6 @@ def test_a_full_name_leads_back_to_the_attack(key: str) -> None:
     "name",
     [
         "deepwordbug.paper[scoring=temporal_tail,transform=swap]",
-        "hotflip.textattack[embedding=/some/vectors.v2+more.npz]",
         "pwws.strong[beam_width=3]+thesaurus",
     ],
 )

@@ -440,7 +440,7 @@ def test_a_dataset_that_cannot_be_trained_on_is_refused(wrong: dict[str, Any], m
 
 
 def test_a_scheme_without_its_teacher_is_refused_before_any_work() -> None:
-    with pytest.raises(UsageError, match="scheme proposed needs a teacher for distil, regress, attribution, gradmask"):
+    with pytest.raises(UsageError, match="scheme proposed needs a teacher for distil, regress, attribution, got"):
         run("student", "proposed")
 
 
