@@ -42,8 +42,8 @@ class Kept(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         record, training = self.record, self.record.training
         trained = (training.recipe, training.revision, training.n_train) if training else ()
         attacks = [(each.name, each.parameters_sha256, each.lexicon_sha256) for each in record.attacks]
-        rest = records.encode((trained, record.data.revision, record.data.split, record.data.n, attacks)).decode()
-        return record.model.repr, record.scheme.name, rest, self.seed
+        asked = (trained, record.scheme.terms, record.data.revision, record.data.split, record.data.n, attacks)
+        return record.model.repr, record.scheme.name, records.encode(asked).decode(), self.seed
 
 
 class Scheme(NamedTuple):

@@ -150,15 +150,15 @@ def configured(path: Path) -> dict[str, Any]:
 def test_vectors_are_named_by_what_they_hold_and_not_by_where_they_lie(attack: Any, tmp_path: Path) -> None:
     ((name, found),) = configured(tmp_path / "vectors.npz").items()
     assert re.fullmatch(r"hotflip\.words\[embedding=vectors-[0-9a-f]{16}\]", name)
-    assert found.embedding == attack.embedding and registry.attack_name(found) == name  # type: ignore[attr-defined]
-    assert records.plain(found)["embedding"] == found.embedding  # type: ignore[attr-defined]
+    assert found.embedding == attack.embedding and registry.attack_name(found) == name  # type: ignore[attr-defined]  # of HotFlip
+    assert records.plain(found)["embedding"] == found.embedding  # type: ignore[attr-defined]  # of HotFlip
     other = tmp_path / "a@b+c"  # a suite has an @ too
     other.mkdir()
     shutil.copy(tmp_path / "vectors.npz", other)
     assert configured(other / "vectors.npz") == {name: found}
     for said in (repr(found), records.encode(records.attack_part(name, found, ())).decode()):
         assert str(tmp_path) not in said
-    for known in (pickle.loads(pickle.dumps(found)), replace(found, top=3)):  # type: ignore[type-var]
+    for known in (pickle.loads(pickle.dumps(found)), replace(found, top=3)):  # type: ignore[type-var]  # a dataclass by contract
         assert _textattack.vectors(known.embedding).nearest("good", 0.98) == ["fine"]
 
 

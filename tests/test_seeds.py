@@ -66,8 +66,11 @@ def test_rows_that_were_asked_for_otherwise_stand_beside_each_other(tmp_path: Pa
     longer = msgspec.structs.replace(row.record.training, recipe={"epochs": 3})
     fewer = msgspec.structs.replace(row.record.training, n_train=50)
     others = [row._replace(record=msgspec.structs.replace(row.record, training=each)) for each in (longer, fewer)]
+    heavier = records.TermPart(objective="task", weight=2.0, options={})
+    scheme = msgspec.structs.replace(row.record.scheme, terms=(heavier,))  # of the same name
+    others.append(row._replace(record=msgspec.structs.replace(row.record, scheme=scheme)))
     found = kept(tmp_path, row, *others, row_of(n=30), row_of(n=20, beam=5))
-    assert len(found) == 5 and len({each.key for each in found}) == 5
+    assert len(found) == 6 and len({each.key for each in found}) == 6
     table = seeds.markdown(found).splitlines()
     assert all(" | 0 | " in line for line in table if line.startswith("| student"))  # none is a seed of another
 

@@ -198,7 +198,7 @@ def test_a_grid_is_its_list_also_where_a_word_begins_or_ends_as_the_old_token(ra
 
 def test_a_twin_knows_the_words_of_its_model() -> None:
     model = Bumpy()
-    model.vocabulary = ("", "good", "bad")  # type: ignore[assignment]
+    model.vocabulary = ("", "good", "bad")  # type: ignore[assignment]  # it hashes, and has ()
     assert Twin(model).vocabulary == ("good", "bad")
 
 
