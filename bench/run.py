@@ -170,8 +170,10 @@ def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: F
 
         dataset = experiment.load_data(wanted)
         started = time.perf_counter()
+        mine: set[int] = set()  # epochs of this process; those before a kill took their time too
 
         def passed(epoch: Epoch) -> None:
+            mine.add(epoch.number)
             report(plan.name, "training", epoch.number, epoch.epochs)
 
         report(plan.name, "training", 0, plan.recipe.epochs)
@@ -189,7 +191,8 @@ def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: F
             cache=folder.path / "lessons",
         )
         checkpoint.save_model(trained.model, home, dataset.labels)
-        _write_json(home / TIMES, {"train": round(time.perf_counter() - started, 3)})
+        before = sum(epoch.seconds for epoch in trained.history if epoch.number not in mine)
+        _write_json(home / TIMES, {"train": round(before + time.perf_counter() - started, 3)})
         history = {
             "criterion": trained.criterion,
             "best": trained.best.number,

@@ -54,6 +54,7 @@ class Scheme(NamedTuple):
     seeds: tuple[int, ...]
     right: np.ndarray
     robust: np.ndarray
+    minutes: tuple[float | None, ...] = ()  # of training, by the clock, a seed each; None: not timed
 
 
 class Difference(NamedTuple):
@@ -132,10 +133,13 @@ _HEADINGS = (
     "By seed",
     "Behind, clean",
     "Behind, worst case",
+    "Training, min",
 )
 _BELOW = """\
 - Behind: by how many points the scheme with the model's best worst case is above this one, over the seeds that both
   have; 95 % by a paired bootstrap over the examples. What a seed does is seen beside it.
+- Training, min: minutes by the clock, a seed each, on one thread of {machines}; other work ran beside it. The first
+  student of a run also waits for its teacher's lessons; training the teacher is not counted.
 """
 
 
@@ -149,8 +153,16 @@ def markdown(kept: Sequence[Kept]) -> str:
         rows = [_cells(each, best[each.model]) for each in found]
         lines = [_HEADINGS, ("---", "---", *["---:"] * (len(_HEADINGS) - 2)), *rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        blocks.append(f"## {leaderboard.escaped(section.title)}, over seeds\n\nIn %.\n\n{table}\n\n{_BELOW}")
+        below = _BELOW.format(machines=_machines(by_digest[records.row_digest(line.record)] for line in section.lines))
+        blocks.append(f"## {leaderboard.escaped(section.title)}, over seeds\n\nIn %.\n\n{table}\n\n{below}")
     return "\n".join(blocks)
+
+
+def _machines(kept: Iterable[Kept]) -> str:
+    """``a processor (2 cores)`` for each that trained a row; ``an unknown machine`` where no record says."""
+    found = (each.record.run.machine for each in kept)
+    named = {f"{facts['cpu']} ({facts['cores']} cores)" for facts in found if {"cpu", "cores"} <= facts.keys()}
+    return leaderboard.escaped(", ".join(sorted(named)) or "an unknown machine")
 
 
 def schemes(section: leaderboard.Section, by_digest: Mapping[str, Kept]) -> list[Scheme]:
@@ -164,7 +176,9 @@ def schemes(section: leaderboard.Section, by_digest: Mapping[str, Kept]) -> list
         members.sort(key=lambda kept: kept.key)
         right = np.stack([_unpacked(kept.right, section.data.n) for kept in members])
         robust = np.stack([_unpacked(kept.robust, section.data.n) for kept in members])
-        found.append(Scheme(model, name, tuple(kept.seed for kept in members), right, robust))
+        spent = (kept.record.run.seconds.get("train") for kept in members)
+        minutes = tuple(None if seconds is None else seconds / 60 for seconds in spent)
+        found.append(Scheme(model, name, tuple(kept.seed for kept in members), right, robust, minutes))
     return sorted(found, key=lambda each: (each.model, -each.robust.mean(), each.name))
 
 
@@ -189,4 +203,5 @@ def _cells(scheme: Scheme, best: Scheme) -> list[str]:
     for robust in (False, True):
         behind = None if scheme is best else difference(scheme, best, robust=robust)
         cells.append(f"{100 * behind.mean:.1f} {leaderboard.percent_interval(behind.interval)}" if behind else "-")
+    cells.append(" / ".join("-" if minutes is None else f"{minutes:.1f}" for minutes in scheme.minutes))
     return [leaderboard.escaped(cell) for cell in cells]

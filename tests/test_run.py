@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,34 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_records(tmp_path: Pat
             break
     assert kills >= 2
     assert lasting(tmp_path / "killed") == lasting(tmp_path / "whole")
+
+
+def test_the_time_of_training_counts_what_a_killed_process_had_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grit.bench import checkpoint, train
+
+    judged, saved = train._Run.judge, checkpoint.save_model
+
+    def an_hour(self: Any, *args: Any) -> Any:
+        judged(self, *args)
+        self.history[-1] = dataclasses.replace(self.history[-1], seconds=3600.0)
+        return self.history[-1]
+
+    def killed(*args: object) -> None:
+        monkeypatch.setattr(checkpoint, "save_model", saved)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._Run, "judge", an_hour)
+    wanted = dataclasses.replace(SMALL, models=("tfidf",), schemes=("natural",), settings=(("epochs", "3"),))
+    times = Path("model") / "tfidf[epochs=3].natural.s0" / run.TIMES
+    run.train(wanted, tmp_path / "whole", jobs=1, quiet=True)
+    assert json.loads((tmp_path / "whole" / times).read_text())["train"] < 3600  # its own clock, not the epochs'
+    monkeypatch.setattr(checkpoint, "save_model", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(wanted, tmp_path / "killed", jobs=1, quiet=True)
+    run.train(wanted, tmp_path / "killed", jobs=1, quiet=True)
+    assert 3 * 3600 <= json.loads((tmp_path / "killed" / times).read_text())["train"] < 4 * 3600
 
 
 def test_every_row_is_checked_and_tried_with_what_broke_the_others(finished: run.Finished) -> None:

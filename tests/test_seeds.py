@@ -150,10 +150,21 @@ def test_the_table_shows_every_seed_and_the_best_scheme_first(tmp_path: Path) ->
     table = seeds.markdown(kept(tmp_path, *rows)).splitlines()
     lines = [line for line in table if line.startswith("| student")]
     assert [line.split(" | ")[1] for line in lines] == ["proposed", "natural"]
-    assert lines[0].endswith("| - | - |") and "0, 1" in lines[0]
+    assert lines[0].endswith("| - | - | - / - |") and "0, 1" in lines[0]  # no difference to itself, and not timed
     by_seed = [f"{100 * row.record.worst.low / 200:.1f}" for row in rows[2:]]
     assert " / ".join(by_seed) in lines[0]
-    assert lines[1].split(" | ")[-2].startswith("0.0")  # as right without attack
+    assert lines[1].split(" | ")[-3].startswith("0.0")  # as right without attack
+
+
+def test_the_table_says_how_long_each_seed_trained_and_on_what(tmp_path: Path) -> None:
+    rows = [row_of(seed=seed, n=20) for seed in (0, 1)]
+    facts = {"cpu": "some|processor", "cores": 2}
+    timed = msgspec.structs.replace(rows[1].record.run, seconds={"train": 90.0, "pwws": 600.0}, machine=facts)
+    rows[1] = rows[1]._replace(record=msgspec.structs.replace(rows[1].record, run=timed))
+    table = seeds.markdown(kept(tmp_path, *rows))
+    (line,) = (line for line in table.splitlines() if line.startswith("| student"))
+    assert line.endswith("| - / 1.5 |")
+    assert "on one thread of some\\|processor (2 cores);" in table
 
 
 def test_pack_keeps_the_rows_of_a_run_and_the_overview_shows_them(
