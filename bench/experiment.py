@@ -71,7 +71,7 @@ def read(path: Path, kind: type[Any] = Experiment) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"no experiment file {path}: name a TOML file, as in 'grit run experiment.toml'") from None
+        raise UsageError(f"no {kind.__name__.lower()} file {path}: name a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MalformedInput(f"{path} is not TOML: {' '.join(str(error).split())}") from error
     _check_names(found, kind, f"field in {path}")

@@ -110,6 +110,17 @@ def test_what_is_no_gain_has_no_share_of_bias_and_floors_never_have_one() -> Non
     assert {line(rows, floor)["of it bias"] for floor in summary.FLOORS} == {"-"}
 
 
+def test_a_share_of_a_gain_that_may_be_nought_is_not_shown() -> None:
+    """One user of twelve gains: 400 % of that would be said of noise."""
+    rows = table(("last", [11, *[10] * 11]), ("bias", [12, 12, *[10] * 10]), before=[10] * 12)
+    assert line(rows, "last")["of it bias"] == "-"
+    assert line(table(("last", [15]), ("bias", [12]), before=[10]), "last")["of it bias"] == "-", (
+        "one user: no interval"
+    )
+    sure = table(("last", [12] * 12), ("bias", [11] * 12), before=[10] * 12)
+    assert line(sure, "last")["of it bias"] == "50 %"
+
+
 def test_forgetting_is_in_points_of_global_accuracy() -> None:
     rows = with_user_parts(
         table(("last", [15, 15]), before=[10, 10]),
@@ -187,7 +198,10 @@ def test_one_table_a_number_of_examples_a_seed_a_start_and_a_model() -> None:
     text = board.markdown(rows)
     titles = [title for title in text.splitlines() if title.startswith("### set") and ", seed " in title]
     assert len(titles) == 5 == len(set(titles))
-    assert "### set: large natural, start plain, seed 0, k = 8, 2 test users, 40 held-out texts" in titles
+    assert (
+        "### set: large natural, start plain, seed 0, k = 8, 2 test users, 40 held-out texts, 20 a user (median)"
+        in titles
+    )
 
 
 def test_a_single_user_is_shown_without_an_interval() -> None:
@@ -221,6 +235,11 @@ def test_the_legend_names_the_attacks_and_every_column_that_needs_a_word() -> No
     assert "hotflip, deepwordbug" in legend
     for word in ("hurt", "Gain", "of it bias", "global", "loyal", "robust", "rare broken", "words", "member", "bytes"):
         assert word in legend
+    for exact in ("label of the k texts that were learned", "the same texts of the global test (0)", "the majority's"):
+        assert exact in legend
+    assert "user's most frequent" not in legend
+    probed = with_user_parts(table(("last", [15, 15]), before=[10, 10]), "last", probe_n=300)
+    assert "the same texts of the global test (300)" in board.markdown(probed).splitlines()[-1]
     bare = [msgspec.structs.replace(row, attacks=()) for row in table(("last", [1, 1]), before=[1, 1])]
     assert "(none)" in board.markdown(bare).splitlines()[-1]
 
@@ -279,11 +298,55 @@ def test_robustness_is_compared_on_the_texts_attacked_under_both() -> None:
     rows = with_user_parts(with_user_parts(rows, "none", attacked=bare), "last", attacked=worse(bare, 1))
     found = line(rows, "last")
     assert found["robust"].startswith("6/15 = 40.0 [") and found["change"] == "-20.0 [-20.0, -20.0]"
-    assert line(rows, "none")["change"] == "+0.0 [0.0, 0.0]"
+    assert line(rows, "none")["change"] == "0 of 3 users", "noughts resampled are no interval"
 
 
 def worse(part: AttackedPart, by: int) -> AttackedPart:
     return msgspec.structs.replace(part, robust=part.robust - by)
+
+
+@given(counted, st.integers(1, 5))
+def test_a_text_that_is_asked_again_is_no_new_one(pairs: list[tuple[int, int]], times: int) -> None:
+    k, n = [min(pair) for pair in pairs], [pair[1] for pair in pairs]
+    once, again = summary.share(k, n), summary.share([times * each for each in k], [times * each for each in n], times)
+    assert once and again and again.interval == once.interval
+    assert (again.k, again.n, again.value) == (times * once.k, times * once.n, pytest.approx(once.value))
+
+
+@given(counted, st.integers(2, 5))
+def test_seeds_that_do_not_agree_leave_an_interval_of_their_texts(pairs: list[tuple[int, int]], times: int) -> None:
+    """15 answers to at least 5 texts: the share lies between two counts of 5."""
+    k, n = [min(pair) for pair in pairs], [pair[1] for pair in pairs]
+    found, more = summary.share(k, n, times), summary.share(k, n)
+    assert found and more and found.interval and more.interval
+    assert found.interval.low <= more.interval.low and more.interval.high <= found.interval.high
+    assert found.interval.low <= found.value <= found.interval.high
+
+
+def test_noughts_alone_have_no_interval_and_say_how_many_users() -> None:
+    still = summary.change([0, 0, 0, 0], [4, 4, 4, 0])
+    assert still and still.interval is None and (still.users, still.moved) == (3, 0)
+    moved = summary.change([1, -1, 0], [4, 4, 4])
+    assert moved and moved.value == 0 and moved.moved == 2 and moved.interval and moved.interval.high > 0
+
+
+def asked_thrice(robust: int) -> list[Row]:
+    """Three seeds of thirty users; four texts of each attacked, of the arm ``robust`` withstood and two untouched."""
+    bare = AttackedPart(n=4, clean=4, robust=2, minority=1, minority_attacked=1, minority_broken=1)
+    rows = with_user_parts(seeds(0, 2, 2), "none", attacked=bare)
+    return with_user_parts(rows, "last", attacked=msgspec.structs.replace(bare, robust=robust))
+
+
+def test_robust_shares_of_three_seeds_stand_on_the_texts_of_one() -> None:
+    ((group, _),) = board.over_seeds(asked_thrice(1)).values()
+    found = dict(zip(board.HEADINGS, board.cells(group, "last"), strict=True))
+    texts = statistics.wilson(30, 120)
+    assert found["robust"] == f"90/360 = 25.0 [{100 * texts.low:.1f}, {100 * texts.high:.1f}], 120 texts"
+    rare = statistics.wilson(30, 30)
+    assert found["rare broken"] == f"90/90 = 100 [{100 * rare.low:.0f}, 100] of 90, 30 texts"
+    assert found["change"] == "-25.0 [-25.0, -25.0]"
+    ((unmoved, _),) = board.over_seeds(asked_thrice(2)).values()
+    assert dict(zip(board.HEADINGS, board.cells(unmoved, "last"), strict=True))["change"] == "0 of 30 users"
 
 
 # --- seeds together ----------------------------------------------------------------------------------------
@@ -309,6 +372,56 @@ def test_the_mean_of_seeds_put_together_is_the_mean_of_their_means(gains: list[i
     assert found.hurt == (30 if sum(gains) < 0 else 0)
 
 
+def seeds_apart() -> list[Row]:
+    """Three seeds: nothing learned, one copy of thirty ruined, nothing changed; probes of ten texts."""
+    rows = with_user_parts(seeds(0, 3, 3), "last", probe_n=10, probe_before=8, probe_right=8)
+    asleep = ChoicePart(fold="all", rate=0.1, epoch=0, score=0.5, users=9)
+    changed = []
+    for row in rows:
+        if row.arm == "last" and row.seed == 0:
+            row = msgspec.structs.replace(row, choices=(asleep,))
+        if row.arm == "last" and row.seed == 1:
+            ruined = msgspec.structs.replace(row.users[7], probe_right=2)
+            row = msgspec.structs.replace(row, users=(*row.users[:7], ruined, *row.users[8:]))
+        changed.append(row)
+    return changed
+
+
+def test_what_a_seed_forgot_is_not_hidden_behind_the_others() -> None:
+    text = "\n".join(board.seeds_table(seeds_apart()))
+    headings, _, *rows = [[cell.strip() for cell in each.split("|")[1:-1]] for each in text.splitlines() if "|" in each]
+    found = {row[0]: dict(zip(headings, row, strict=True)) for row in rows}
+    assert found["last"]["global by seed"] == "+0.0* -2.0 +0.0", "a star where it was nought by construction"
+    assert found["last"]["gain by seed"] == "+0.0* +15.0 +15.0"
+    assert found["last"]["worst copy"] == "-60.0" and found["last"]["global"].startswith("-0.7 [")
+    assert found["last"]["epoch 0"] == "1/3" and found["none"]["epoch 0"] == found["majority"]["epoch 0"] == "-"
+    assert found["bias"]["epoch 0"] == "0/3" and "*" not in found["none"]["gain by seed"]
+    assert found["none"]["global by seed"] == "- - -" and found["none"]["worst copy"] == "-"
+
+
+def test_the_line_of_a_board_shows_what_each_seed_forgot() -> None:
+    (found,) = headline.headlines(seeds_apart())
+    cells = dict(zip(headline.HEADINGS, headline.cells(found), strict=True))
+    assert (cells["Global by seed"], cells["Worst copy"], cells["Epoch 0"]) == ("+0.0* -2.0 +0.0", "-60.0", "1/3")
+    assert "by seed +0.0* -2.0 +0.0, worst copy -60.0" in headline.text([found])
+
+
+def test_a_heading_says_how_few_texts_a_user_has() -> None:
+    rows = [msgspec.structs.replace(row, users=row.users[:3]) for row in seeds(1, 2)]
+    sizes = (2, 6, 3)
+    cut = [
+        msgspec.structs.replace(
+            row,
+            users=tuple(
+                msgspec.structs.replace(each, n=n, right=1, before=1) for each, n in zip(row.users, sizes, strict=True)
+            ),
+        )
+        for row in rows
+    ]
+    assert "3 test users, 11 held-out texts, 3 a user (median)" in "\n".join(board.seeds_table(cut)), "not six a user"
+    assert board.markdown(cut).count("3 test users, 11 held-out texts, 3 a user (median)") == 3
+
+
 def test_one_seed_put_together_is_itself() -> None:
     rows = table(("last", [15, 15]), before=[10, 10])
     assert [results.together([row]) for row in rows] == rows
@@ -317,7 +430,7 @@ def test_one_seed_put_together_is_itself() -> None:
 def test_few_users_are_each_shown_over_all_seeds() -> None:
     few = [row for seed in (0, 1) for row in table(("last", [10 + seed, 20]), before=[10, 10], seed=seed)]
     together = "\n".join(board.seeds_table(few))
-    assert "| user0 | 40 | 0.0 | 50.0 | 50.0 | 52.5 |" in together and "| user1 | 40 |" in together
+    assert "| user0 | 20 | 0.0 | 50.0 | 50.0 | 52.5 |" in together and "| user1 | 20 |" in together
     assert "| user0 |" not in "\n".join(board.seeds_table(seeds(1, 2))), "thirty have percentiles"
 
 
@@ -472,7 +585,7 @@ def test_grit_board_reads_what_grit_personalize_wrote(tmp_path: Path, capsys: py
 
 def test_a_verdict_counts_intervals_that_leave_nought_out() -> None:
     intervals = [statistics.Interval(*each) for each in ((0.1, 0.2), (-0.1, 0.2), (-0.3, -0.1), (0.0, 0.0))]
-    assert overview.verdicts([*intervals, None]) == (4, 1, 1)
+    assert overview.verdicts([*intervals, None]) == (5, 1, 1), "where no count changed is a comparison, too"
 
 
 def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
@@ -488,13 +601,77 @@ def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
         "in 2 of 4 comparisons an arm is shown to learn more" in told
         and "3 of 3 are shown to lose and 0 to win on the global" in told
     )
-    assert "none of 0 is shown to change in robust accuracy" in told
+    assert (
+        "nothing is known of a change in robust accuracy" in told and " 0 of 0 " not in told and "of 0 is" not in told
+    )
+    assert "of the global model on the same texts: not measured." in told
     assert told.endswith("In the records: small; start plain; arms last, all; k 1, 4, 16; seeds 0.")
     few = overview.findings(table(("last", [20] * 9), before=[10] * 9))
     assert few["set"].gains.n == 0, "nine users are too few to count on"
     (nothing,) = overview.takeaway(seeds(0))
     assert "no arm is shown to learn more from a user's texts than the best floor" in nothing
     assert "2 of 4 intervals lie above nought and 1 below, where chance alone would put 0.1 on each side" in told
+
+
+def test_robustness_of_fewer_users_than_an_interval_needs_is_no_finding() -> None:
+    rows = asked_thrice(1)
+    assert overview.findings(rows)["set"].robustness == (1, 0, 1)
+    some = [
+        msgspec.structs.replace(
+            row,
+            users=tuple(
+                msgspec.structs.replace(each, attacked=each.attacked if at < 9 else None)
+                for at, each in enumerate(row.users)
+            ),
+        )
+        for row in rows
+    ]
+    assert overview.findings(some)["set"].robustness.n == 0
+    assert overview.findings(asked_thrice(2))["set"].robustness == (1, 0, 0), "unchanged is a comparison, too"
+
+
+def six_users() -> list[Row]:
+    """Two seeds of six users: three gain over each of their floors, one is below one, one is hurt."""
+    rows = []
+    for seed in (0, 1):
+        for k in (4, 64):
+            bias = ("bias", [10, 10, 10, 10, 14, 10])
+            rows += table(bias, ("last", [12, 12, 12, 10, 12, 8]), before=[10] * 6, k=k, seed=seed)
+    bare = AttackedPart(n=4, clean=4, robust=2, minority=1, minority_attacked=1, minority_broken=1)
+    rows = with_user_parts(with_user_parts(rows, "none", attacked=bare), "last", attacked=bare)
+    weaker = []
+    for row in rows:
+        if row.arm == "last":
+            fallen = [msgspec.structs.replace(each, attacked=worse(bare, 1)) for each in row.users[:2]]
+            risen = msgspec.structs.replace(row.users[2], attacked=worse(bare, -1))
+            row = msgspec.structs.replace(row, users=(*fallen, risen, *row.users[3:]))
+        weaker.append(row)
+    return weaker
+
+
+def test_users_too_few_for_an_interval_are_counted_and_shown() -> None:
+    (line_,) = headline.headlines(six_users())
+    wanted = overview.Tally(users=6, gained=3, below=2, hurt=1, attacked=6, weaker=2, stronger=1)
+    assert line_.k == 64 and overview.tally(line_) == wanted
+    told = "\n\n".join(overview.takeaway(six_users()))
+    assert told.startswith("**set: 6 users are too few for an interval.")
+    assert "of 6 users 3 gained over the best of their own floors and 2 fell below it; 1 were hurt" in told
+    assert "robust accuracy went down for 2 and up for 1 of 6 attacked" in told
+    assert "no arm is shown" not in told and "of 0" not in told, "nothing found is not said where nothing was asked"
+    people = [each for each in told.splitlines() if "| user" in each]
+    assert len(people) == 6, "every user is shown"
+    assert people[0] == (
+        "| small | plain | 64 | user0 | 20 | 0.0 | 50.0 | 50.0 | last | 60.0 | +10.0 | - | 4/8 | 2/8 |"
+    )
+    assert "| 50.0 | 70.0 | last | 60.0 | -10.0 |" in people[4]
+    assert "too few" not in "".join(overview.takeaway(seeds(1))), "thirty have intervals"
+
+
+def test_few_users_without_attacks_or_without_an_arm_that_learns() -> None:
+    (_, told, _) = overview.takeaway(table(("last", [12] * 6), before=[10] * 6))
+    assert "6 gained" in told and "robust accuracy was not measured" in told
+    (told,) = overview.takeaway(table(before=[10] * 6))
+    assert "6 users are too few" in told
 
 
 # --- on disk ----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from grit.bench.personalize.meta import Meta
 from grit.bench.personalize.protocol import Training
 from grit.bench.personalize.study import Study
 from grit.bench.progress import silent
-from grit.bench.types import MalformedInput, UsageError
+from grit.bench.types import CouldNotMeasure, MalformedInput, UsageError
 
 PERSONAL = Path(__file__).resolve().parent.parent / "leaderboards" / "personal"
 KINDS = ("gentle sunny mellow", "stormy bitter rough")
@@ -298,7 +298,9 @@ def test_several_seeds_are_each_shown_with_their_mean() -> None:
     text = board.markdown(rows)
     assert "### d: m natural, start plain, k = 4, seeds 0, 1, 2 together, 3 test users, 30 held-out texts" in text
     (together,) = [each for each in text.splitlines() if each.startswith("| last |") and each.count("+") > 1]
-    assert together.startswith("| last | 3 | 80.0 [80.0, 80.0] |") and together.endswith("| +30.0 +20.0 +10.0 |")
+    assert together.startswith("| last | 3 | 80.0 [80.0, 80.0] |") and together.endswith(
+        "| +30.0 +20.0 +10.0 | - - - |"
+    )
     assert "seeds 0 together" not in board.markdown(group_of([(9, 5, 10)] * 3, bias=[6] * 3))
 
 
@@ -313,6 +315,9 @@ def test_costs_are_shown_as_counts() -> None:
     )
     text = board.markdown([*rows[:-1], msgspec.structs.replace(rows[-1], cost=(cell,))])
     assert "| m | emu://cortex-m4 | 2 x 5, batch 8 | 4 | 12,345 | - | 678 | - | 2e-07 |" in text
+    assert (
+        "cutting and looking up are left out" in text and "a C program of its own, head.c, on states in float" in text
+    )
     assert "on a device" not in board.markdown(rows)
 
 
@@ -437,7 +442,25 @@ def test_more_examples_than_anybody_has_is_said(tmp_path: Path, capsys: pytest.C
     words = ["--dataset", data, "--k", "32", "--robust-users", "0", "-q", "-o", str(tmp_path / "out")]
     words += [part for name, value in QUICK for part in ("--set", f"{name}={value}")]
     code, _, err = grit(*words, capsys=capsys)
-    assert code == 4 and "no user has 32 texts to learn from" in err
+    assert code == 4 and "no user has 32 texts to learn from: ask for 6 at most with --k" in err
+    assert not (tmp_path / "out").exists(), "no study is left that would never end"
+
+
+def test_nothing_is_trained_before_somebody_has_texts_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "train", _never)
+    with pytest.raises(CouldNotMeasure, match="no user has 500 texts"):
+        study.run(asked(tmp_path, ks=(500, 600)), tmp_path / "out", _never)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_k_that_nobody_has_is_left_out_beside_one_that_somebody_has(tmp_path: Path) -> None:
+    wanted = asked(tmp_path, ks=(4, 500), arms=("bias",), robust_users=0)
+    assert {each.row.k for each in study.run(wanted, tmp_path / "out", silent)} == {4}
+
+
+def test_a_study_that_is_no_file_is_called_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = grit(str(tmp_path / "none.toml"), capsys=capsys)
+    assert code == 2 and "no study file" in err and "experiment" not in err
 
 
 def test_a_scheme_that_needs_a_teacher_trains_one(tmp_path: Path) -> None:

@@ -6,17 +6,29 @@ shown, and a percentile only where there are people enough for one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
-from grit.bench.personalize.results import Row, UserPart, together
-from grit.bench.personalize.summary import FLOORS, PERCENTILE_USERS, Ratio, Summary, captured, change, share, summarise
+from grit.bench.personalize.results import Row, UserPart, asked, together
+from grit.bench.personalize.summary import (
+    FLOORS,
+    PERCENTILE_USERS,
+    STILL,
+    Ratio,
+    Summary,
+    captured,
+    change,
+    share,
+    summarise,
+)
 from grit.bench.statistics import Interval
 
 HEADINGS = (
     *("arm", "users", "accuracy", "p10", "p25", "hurt", "gain over best floor", "of it bias", "global", "loyal"),
-    *("prob.", "robust", "change", "rare broken", "words", "member", "bytes", "rate x epoch"),
+    *("prob.", "robust", "change", "rare broken", "words", "member", "bytes", "rate x epoch", "epoch 0"),
 )
+BY_SEED = ("gain by seed", "global by seed")  # of several seeds
 Group = dict[str, Row]  # arm -> row
 
 
@@ -60,29 +72,60 @@ def markdown(rows: Sequence[Row]) -> str:
     """Every table, and below it the users where there are too few for percentiles, and what was not measured."""
     lines: list[str] = []
     for (dataset, model, scheme, start, seed, k), group in groups(rows).items():
-        people = next(iter(group.values())).users
-        lines += [
-            "",
-            f"### {dataset}: {model} {scheme}, start {start}, seed {seed}, k = {k}, "
-            f"{len(people)} test users, {sum(each.n for each in people):,} held-out texts",
-            "",
-            line(HEADINGS),
-            line(["---"] * len(HEADINGS)),
-        ]
-        lines += [line(cells(group, arm)) for arm in group]
-        lines += everyone(group)
+        lines += _table(f"{dataset}: {model} {scheme}, start {start}, seed {seed}, k = {k}", group, {seed: group})
         lines += [f"\n{note}" for note in dict.fromkeys(note for row in group.values() for note in row.notes)]
     lines += ["", *seeds_table(rows), *costs(rows), *legend(rows)]
     return "\n".join(lines).strip() + "\n"
+
+
+def _table(title: str, group: Group, seeds: Mapping[int, Group]) -> list[str]:
+    """A line an arm below a heading: of one seed, or of several put together and each by itself."""
+    texts = [each.n // asked(group["none"]) for each in group["none"].users]
+    headings = (*HEADINGS, "worst copy", *(BY_SEED if len(seeds) > 1 else ()))
+    lines = [
+        "",
+        f"### {title}, {len(texts)} test users, {sum(texts):,} held-out texts, {median(texts):g} a user (median)",
+        "",
+        line(headings),
+        line(["---"] * len(headings)),
+    ]
+    for arm in group:
+        apart = by_seed(seeds, arm) if len(seeds) > 1 else []
+        lines.append(line([*cells(group, arm), worst_copy(seeds, arm), *apart]))
+    return lines + everyone(group)
+
+
+def by_seed(seeds: Mapping[int, Group], arm: str) -> list[str]:
+    """In the order of :data:`BY_SEED`; a star where a seed's validation users chose that nothing be learned."""
+    found = []
+    for group in seeds.values():
+        mark = "*" if arm not in STILL and untaught(group[arm]) == len(group[arm].choices) else ""
+        forgotten = forgetting(group[arm].users)
+        globally = "-" if forgotten is None else f"{100 * forgotten.value:+.1f}{mark}"
+        found.append((f"{100 * summary(group, arm).gain:+.1f}{mark}", globally))
+    return [" ".join(each) for each in zip(*found, strict=True)]
+
+
+def worst_copy(seeds: Mapping[int, Group], arm: str) -> str:
+    """Of all copies, one a user and seed, the largest loss on the global test, in points."""
+    people = [each for group in seeds.values() for each in group[arm].users if each.probe_n]
+    lost = [(each.probe_right - each.probe_before) / each.probe_n for each in people]
+    return f"{100 * min(lost):+.1f}" if lost else "-"
+
+
+def untaught(row: Row) -> int:
+    """Choices, one a fold and seed, of epoch 0: the copy is the global model."""
+    return sum(not choice.epoch for choice in row.choices)
 
 
 def everyone(group: Group) -> list[str]:
     """Every user's accuracy under every arm, where there are too few users for percentiles."""
     if len(group["none"].users) >= PERCENTILE_USERS:
         return []
-    lines = ["", line(["user", "n", *group]), line(["---"] * (2 + len(group)))]
+    lines = ["", line(["user", "texts", *group]), line(["---"] * (2 + len(group)))]
     for place, each in enumerate(group["none"].users):
-        lines.append(line([each.user, f"{each.n}", *(_share(r.users[place].right, each.n) for r in group.values())]))
+        shares = [percent(row.users[place].right, each.n) for row in group.values()]
+        lines.append(line([each.user, f"{each.n // asked(group['none'])}", *shares]))
     return lines
 
 
@@ -111,6 +154,7 @@ def cells(group: Group, arm: str) -> list[str]:
         _mean_of([each.membership_auc for each in people], "{:.2f}"),
         f"{max((each.update_bytes for each in people), default=0):,}",
         ", ".join(dict.fromkeys(f"{choice.rate:g} x {choice.epoch}" for choice in row.choices)) or "-",
+        "-" if arm in STILL else f"{untaught(row)}/{len(row.choices)}",
     ]
 
 
@@ -134,7 +178,7 @@ def robustness(group: Group, arm: str) -> tuple[Ratio | None, Ratio | None]:
     pairs = [(part, bare[each.user]) for each in group[arm].users if (part := each.attacked) is not None]
     both = [(part, other) for part, other in pairs if other is not None]
     return (
-        share([part.robust for part, _ in pairs], [part.n for part, _ in pairs]),
+        share([part.robust for part, _ in pairs], [part.n for part, _ in pairs], asked(group[arm])),
         change([part.robust - other.robust for part, other in both], [part.n for part, _ in both]),
     )
 
@@ -145,43 +189,40 @@ def _robust(group: Group, arm: str) -> list[str]:
     left, against_global = robustness(group, arm)
     if left is None:
         return ["-", "-", "-"]
-    broken = share([part.minority_broken for part in parts], [part.minority_attacked for part in parts])
+    times = asked(group[arm])
+    broken = share([part.minority_broken for part in parts], [part.minority_attacked for part in parts], times)
     rare = f"{broken.k}/{broken.n} = {100 * broken.value:.0f}{_interval(broken.interval, 0)}" if broken else "0/0"
+    minority = sum(part.minority for part in parts)
     return [
-        f"{left.k}/{left.n} = {100 * left.value:.1f}{_interval(left.interval)}",
+        f"{left.k}/{left.n} = {100 * left.value:.1f}{_interval(left.interval)}{_texts(left.n, times)}",
         "-" if against_global is None else _points(against_global),
-        f"{rare} of {sum(part.minority for part in parts)}",
+        f"{rare} of {minority}{_texts(minority, times)}",
     ]
 
 
+def _texts(n: int, times: int) -> str:
+    """How many texts stand behind so many answers."""
+    return f", {n // times} texts" if times > 1 else ""
+
+
 def _points(found: Ratio) -> str:
-    return f"{100 * found.value:+.1f}{_interval(found.interval)}"
+    """A change; where there is none, of how many users."""
+    return f"{100 * found.value:+.1f}{_interval(found.interval)}" if found.moved else f"0 of {found.users} users"
 
 
 def _words(people: Sequence[UserPart]) -> str:
     read = sum(each.words_read for each in people)
-    return _share(sum(each.words_recovered for each in people), read) if read else "-"
+    return percent(sum(each.words_recovered for each in people), read)
 
 
 def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
-    """A table for every question that ``least`` seeds have answered: all seeds put together, and each one's gain."""
+    """A table for every question that ``least`` seeds have answered: all seeds put together, and each by itself."""
     lines: list[str] = []
     for (dataset, model, scheme, start, k), (group, seeds) in over_seeds(rows).items():
-        if len(seeds) < least:
-            continue
-        people = group["none"].users
-        lines += [
-            "",
-            f"### {dataset}: {model} {scheme}, start {start}, k = {k}, seeds {', '.join(map(str, seeds))} together, "
-            f"{len(people)} test users, {sum(each.n for each in people) // len(seeds):,} held-out texts",
-            "",
-            line([*HEADINGS, "gain by seed"]),
-            line(["---"] * (len(HEADINGS) + 1)),
-        ]
-        for arm in group:
-            each = " ".join(f"{100 * summary(found, arm).gain:+.1f}" for found in seeds.values())
-            lines.append(line([*cells(group, arm), each]))
-        lines += everyone(group)
+        if len(seeds) >= least:
+            numbers = ", ".join(map(str, seeds))
+            title = f"{dataset}: {model} {scheme}, start {start}, k = {k}, seeds {numbers} together"
+            lines += _table(title, group, seeds)
     return lines
 
 
@@ -207,8 +248,11 @@ def costs(rows: Sequence[Row]) -> list[str]:
     return [
         *("", "### Training the last layer on a device (head.c, emulated: counts, no times)", ""),
         *(line(COST_HEADINGS), line(["---"] * len(COST_HEADINGS)), *dict.fromkeys(lines), ""),
-        "RAM in bytes: the remembered texts and the head; peak: with what reading a text needs. Off numpy by: the "
-        "largest difference of a weight after all steps from the same descent in numpy, of the largest weight or 1.",
+        "What is trained is a C program of its own, head.c, on states in float; the int8 program that ships hands "
+        "out no state yet. To read a text: the median over texts of the instructions of that program, once the text "
+        "is cut into words and they are looked up; cutting and looking up are left out. RAM in bytes: the remembered "
+        "texts and the head; peak: with what reading a text needs. Off numpy by: the largest difference of a weight "
+        "after all steps from the same descent in numpy, of the largest weight or 1.",
     ]
 
 
@@ -218,19 +262,28 @@ def _count(value: float | None) -> str:
 
 def legend(rows: Sequence[Row]) -> list[str]:
     attacks = ", ".join(dict.fromkeys(attack for row in rows for attack in row.attacks)) or "none"
+    probes = ", ".join(map(str, sorted({each.probe_n for row in rows for each in row.users if each.probe_n}))) or "0"
     return [
         "",
-        "Accuracy: mean over test users, in percent. All intervals are 95 % and resample users (bootstrap; with "
-        "fewer than ten users too narrow); that of hurt is Wilson's, those of robust and broken are never narrower "
-        "than his. hurt: users served worse than by the global model. Gain: over the best of the floors majority "
-        "(the user's most frequent label), none (the global model) and bias, by their means; of it bias: the share "
-        "of the gain over the global model that one number a label has as well. global: change on global test "
-        "texts, in points. loyal, prob.: label and probability loyalty to the global model. robust: right after "
-        f"all attacks ({attacks}) on the personal int8 artefact, of the attacked users' texts; change: against the "
-        "global model on the same texts, in points. rare broken: broken of those right before, of texts whose "
-        "label is not the user's most frequent one. words: the user's words that the update gives away. member: "
-        "AUC of telling learned from held-out texts. bytes: the largest update. Seeds together: a user's counts of "
-        "all seeds are added, so that a text counts once a seed and an interval is still over people.",
+        "Accuracy: mean over test users, in percent; p10, p25: percentiles over users, which fall on the few values "
+        "that users of few texts can have: of two texts 0, 50 and 100. All intervals are 95 % and resample users "
+        "(bootstrap; with fewer than ten users too narrow); that of hurt is Wilson's, those of robust and broken are "
+        "never narrower than his. hurt: users served worse than by the global model. Gain: over the best of the "
+        "floors majority (the most frequent label of the k texts that were learned from; of equals the one more "
+        "frequent in training), none (the global model) and bias, by their means; of it bias: the share of the gain "
+        "over the global model that one number a label has as well, - where the interval of that gain holds nought. "
+        f"global: over users, change on the same texts of the global test ({probes}), in points; worst copy: the "
+        "largest loss there of a single copy, one user's at one seed. loyal, prob.: label and probability loyalty to "
+        f"the global model. robust: right after all attacks ({attacks}) on the personal int8 artefact, of the "
+        "attacked users' texts; change: against the global model on the same texts, in points. 0 of so many users: "
+        "no user's count changed, which is no interval. rare broken: broken of those right before, of texts whose "
+        "label is not the majority's, as it stands under majority. words: the user's words that the update gives "
+        "away. member: AUC of telling learned from held-out texts. bytes: the largest update. epoch 0: of the "
+        "choices, one a fold and seed, those in which validation users chose the global model as it is: nothing was "
+        "learned, and every change is nought by construction; a star marks a seed of such choices alone. Seeds "
+        "together: a user's counts of all seeds are added, so that a text counts once a seed; an interval is still "
+        "over people, and where it is over texts, over so many texts as stand beside it: none is new for being asked "
+        "again.",
     ]
 
 
@@ -243,8 +296,9 @@ def _interval(found: Interval | None, digits: int = 1) -> str:
     return "" if found is None else f" [{100 * found.low:.{digits}f}, {100 * found.high:.{digits}f}]"
 
 
-def _share(k: int, n: int) -> str:
-    return f"{100 * k / n:.1f}" if n else "-"
+def percent(k: int, n: int, form: str = ".1f") -> str:
+    """75.0; of nothing a dash."""
+    return f"{100 * k / n:{form}}" if n else "-"
 
 
 def line(cells: Sequence[str]) -> str:

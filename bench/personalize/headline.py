@@ -17,7 +17,8 @@ from grit.bench.personalize.summary import FLOORS, PERCENTILE_USERS, Ratio, Summ
 
 HEADINGS = (
     *("Data", "Model", "Scheme", "Start", "Seeds", "k", "Users", "Majority", "Global", "Bias", "Arm", "Accuracy"),
-    *("Gain over best floor", "Hurt", "Global test", "Robust", "Change", "Rare broken"),
+    *("Gain over best floor", "Hurt", "Epoch 0", "Global test", "Global by seed", "Worst copy"),
+    *("Robust", "Change", "Rare broken"),
 )
 
 
@@ -29,9 +30,13 @@ class Headline(NamedTuple):
     scheme: str
     start: str
     k: int
-    seeds: tuple[int, ...]
     arm: str
     group: board.Group  # arm -> row, all seeds together
+    apart: Mapping[int, board.Group]  # each seed's own
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(self.apart))
 
     @property
     def row(self) -> Row:
@@ -58,7 +63,7 @@ def headlines(rows: Sequence[Row]) -> tuple[Headline, ...]:
         learned = [arm for arm in group if arm not in FLOORS]
         if learned:
             arm = max(learned, key=lambda arm: _liking(group[arm]))  # of equals the first, that with least to learn
-            lines.append(Headline(dataset, model, scheme, start, k, tuple(sorted(seeds)), arm, group))
+            lines.append(Headline(dataset, model, scheme, start, k, arm, group, seeds))
     return tuple(lines)
 
 
@@ -93,11 +98,13 @@ def of(
 def cells(line: Headline) -> list[str]:
     """In the order of :data:`HEADINGS`, as text."""
     found = dict(zip(board.HEADINGS, board.cells(line.group, line.arm), strict=True))
+    _, forgotten = board.by_seed(line.apart, line.arm)
     return [
         *(line.dataset, line.model, line.scheme, line.start, ", ".join(map(str, line.seeds)), f"{line.k}"),
         f"{line.summary.users}",
         *(f"{100 * line.accuracy(floor):.1f}" for floor in FLOORS),
-        *(line.arm, found["accuracy"], found["gain over best floor"], found["hurt"], found["global"]),
+        *(line.arm, found["accuracy"], found["gain over best floor"], found["hurt"]),
+        *(found["epoch 0"], found["global"], forgotten, board.worst_copy(line.apart, line.arm)),
         *(found["robust"], found["change"], found["rare broken"]),
     ]
 
@@ -156,7 +163,9 @@ def text(lines: Sequence[Headline]) -> str:
             f"{each.dataset}: {each.model} {each.scheme}, start {each.start}, k = {each.k}, {found['Users']} users, "
             f"seeds {found['Seeds']}\n"
             f"  {each.arm} is right in {found['Accuracy']} %, gain {found['Gain over best floor']}; "
-            f"hurt {found['Hurt']}; global test {found['Global test']}\n"
+            f"hurt {found['Hurt']}; nothing learned in {found['Epoch 0']} choices\n"
+            f"  global test {found['Global test']}, by seed {found['Global by seed']}, "
+            f"worst copy {found['Worst copy']}\n"
             f"  robust {found['Robust']}, change {found['Change']}; rare labels broken {found['Rare broken']}\n"
         )
     return "\n".join(["\nPersonal", *told, NOTE, ""]) if told else ""

@@ -4,7 +4,7 @@ Plain gradient descent over the user's texts in their order, batch by batch, as 
 optimiser's memory would do it. Every epoch is judged; rate and epoch are chosen once, on validation users, as the pair
 with the best mean over users, and epoch 0, the global model untouched, may win. Only then are test users looked at.
 
-Three floors need no learning from texts: the label that a user gave most often, the global model, and one number a
+Three floors need no learning from texts: the most frequent label of the k texts, the global model, and one number a
 label on top of it. A gain is what an arm adds to the best of the three.
 """
 

@@ -5,6 +5,7 @@ As in :mod:`grit.bench.records`, two runs of one command write the same bytes bu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,11 @@ def together(rows: Sequence[Row]) -> Row:
         users=tuple(_one_user([people[name] for people in by_user]) for name in names),
         notes=tuple(dict.fromkeys(note for row in rows for note in row.notes)),
     )
+
+
+def asked(row: Row) -> int:
+    """How often each text was asked: once a seed, and every seed leaves a choice a fold."""
+    return max(Counter(choice.fold for choice in row.choices).values(), default=1)
 
 
 _COUNTS = (

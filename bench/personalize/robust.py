@@ -1,7 +1,8 @@
 """The project's attacks on the artefact that a user's copy becomes: its bytes, not its float weights.
 
 A copy that gives one label to everything is broken by nobody. So beside the worst case over all held-out texts stands
-what the attacks do to texts of the labels that this user gives rarely: there such a copy is wrong before any attack.
+what the attacks do to texts of other labels than the majority of those it learned from: there such a copy is wrong
+before any attack.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ USER_WORD = "\ue000"  # a private-use character: one token, and in no text that 
 
 @dataclass(frozen=True)
 class Withstood:
-    """Counts over ``n`` held-out texts; of the ``minority`` of them whose label is not the user's most frequent one."""
+    """Counts over ``n`` held-out texts; of the ``minority`` of them whose label is not the favourite."""
 
     n: int
     clean: int  # right before any attack
@@ -44,7 +45,9 @@ def attacked(
     texts: Sequence[str],
     seed: int,
 ) -> Withstood:
-    """Every attack on what the ones before it left. ``texts`` calibrate the artefact; ``favourite``: the user's label.
+    """Every attack on what the ones before it left. ``texts`` calibrate the artefact.
+
+    favourite: the most frequent label of the texts that were learned from (:func:`.protocol.majority`).
 
     Raises CouldNotMeasure for a model that has no artefact of ours.
     """

@@ -105,6 +105,9 @@ def run(study: Study, folder: Path, report: Report) -> list[results.Document]:
     _check(study)
     cut = users.Cut(most_pool=max(study.ks), most_users=study.most_users, n_train=study.n_train)
     folds = parted(study.dataset, cut)
+    most = min(map(_most, folds))
+    if min(study.ks) > most:
+        raise CouldNotMeasure(f"no user has {min(study.ks)} texts to learn from: ask for {most} at most with --k")
     _open(study, folder, folds)
     attacks = {spec: registry.attack(spec) for spec in study.attacks}
     found: list[_Kept] = []
@@ -124,6 +127,11 @@ def parted(name: str, cut: users.Cut) -> tuple[users.Fold, ...]:
     if name.startswith(raters.PREFIX):
         return (raters.fold(datasets.load(name.removeprefix(raters.PREFIX)), cut),)
     return users.folds(datasets.load(name), cut)
+
+
+def _most(fold: users.Fold) -> int:
+    """The largest k that a validation user and a test user have texts for."""
+    return min(max(len(user.pool) for user in part) for part in (fold.validation, fold.test))
 
 
 def default_folder(study: Study) -> Path:
@@ -198,9 +206,7 @@ def _rows(cell: Cell, job: str, report: Report) -> tuple[list[results.Row], tupl
     validation = protocol.people(base, fold.validation)
     tested = protocol.people(base, fold.test)
     probe = base.texts(datasets.subset(fold.data.test, study.probe, fold.data.name))
-    ks = [k for k in study.ks if any(p.able(k) for p in validation) and any(p.able(k) for p in tested)]
-    if not ks:
-        raise CouldNotMeasure(f"no user has {min(study.ks)} texts to learn from: ask for fewer with --k")
+    ks = [k for k in study.ks if k <= _most(fold)]
     keys = list(dict.fromkeys(("none", "bias", *study.arms)))
     rows, done = [], 0
     for k in ks:
@@ -349,7 +355,7 @@ def _attacked(
 
 
 def _majority_row(cell: Cell, tested: Sequence[Person], k: int) -> results.Row:
-    """The floor that reads nothing: a user's most frequent label."""
+    """The floor that reads nothing: the most frequent label of the texts that a user learns from."""
     prior = _prior(cell.fold.data)
     found = []
     for person in tested:

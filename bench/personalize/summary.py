@@ -15,7 +15,8 @@ import numpy as np
 from grit.bench.statistics import Interval, paired_bootstrap, wilson
 
 MAJORITY = "majority"
-FLOORS = (MAJORITY, "none", "bias")  # what needs no learning from texts
+STILL = (MAJORITY, "none")  # what is never trained
+FLOORS = (*STILL, "bias")  # what needs no learning from texts
 PERCENTILE_USERS = 30
 RESAMPLES = 2000  # of users: the ends of an interval are then known to about a thirtieth of its width
 
@@ -74,45 +75,62 @@ class Ratio(NamedTuple):
     k: int
     n: int
     value: float
-    interval: Interval | None  # None for a single user
+    interval: Interval | None  # None for a single user, and where every user's ``k`` is nought
+    users: int  # with something to count
+    moved: int  # of them those whose ``k`` is not nought
 
 
 def change(k: Sequence[int], n: Sequence[int]) -> Ratio | None:
     """Counts a user as one ratio; None where there is nothing to count.
 
     Texts of one user are answered by one copy and fall together, so the interval resamples users, not texts: the
-    percentile bootstrap of a ratio of sums.
+    percentile bootstrap of a ratio of sums. Noughts alone resample to nought, which says nothing of other users: then
+    there is no interval.
     """
     counts, texts = np.asarray(k, np.int64), np.asarray(n, np.int64)
     if not texts.sum():
         return None
     interval = None
-    if len(texts) > 1:
+    if len(texts) > 1 and counts.any():
         drawn = np.random.default_rng(0).multinomial(len(texts), [1 / len(texts)] * len(texts), RESAMPLES)
         drawn = drawn[drawn @ texts > 0]
         low, high = np.quantile((drawn @ counts) / (drawn @ texts), [0.025, 0.975])
         interval = Interval(float(low), float(high))
-    return Ratio(int(counts.sum()), int(texts.sum()), float(counts.sum() / texts.sum()), interval)
+    return Ratio(
+        k=int(counts.sum()),
+        n=int(texts.sum()),
+        value=float(counts.sum() / texts.sum()),
+        interval=interval,
+        users=int(np.count_nonzero(texts)),
+        moved=int(np.count_nonzero(counts)),
+    )
 
 
-def share(k: Sequence[int], n: Sequence[int]) -> Ratio | None:
-    """As :func:`change`, of texts each of which counts or does not.
+def share(k: Sequence[int], n: Sequence[int], times: int = 1) -> Ratio | None:
+    """As :func:`change`, of texts each of which counts or does not, and was asked ``times`` times.
 
-    The interval is never narrower than Wilson's over texts: none of six broken is no proof that none will be.
+    The interval is never narrower than Wilson's over texts: none of six broken is no proof that none will be. A text
+    that was asked again is no new one, so Wilson's is of ``n / times`` texts, at the counts below and above the share.
     """
     found = change(k, n)
     if found is None:
         return None
-    texts = wilson(found.k, found.n)
-    users = found.interval or texts
-    return found._replace(interval=Interval(min(users.low, texts.low), max(users.high, texts.high)))
+    texts = max(1, found.n // times)
+    below, above = found.k * texts // found.n, -(-found.k * texts // found.n)
+    low, high = wilson(below, texts).low, wilson(above, texts).high
+    users = found.interval or Interval(low, high)
+    return found._replace(interval=Interval(min(users.low, low), max(users.high, high)))
 
 
 def captured(right: Sequence[int], bias: Sequence[int], before: Sequence[int], n: Sequence[int]) -> float | None:
-    """The share of an arm's gain over the global model that one number a label has too; None where there is no gain.
+    """The share of an arm's gain over the global model that one number a label has too.
 
-    1.0: the arm has learned nothing from the texts that it could not have learned from the labels alone.
+    None where no gain is shown, since a share of what may be nought may be anything: for a single user, and where the
+    interval of the gain holds nought. 1.0: the arm has learned nothing from the texts that it could not have learned
+    from the labels alone.
     """
     texts = np.asarray(n, dtype=np.float64)
-    gain = float(((np.asarray(right) - np.asarray(before)) / texts).mean())
-    return float(((np.asarray(bias) - np.asarray(before)) / texts).mean()) / gain if gain > 1e-12 else None
+    after, simple, bare = (np.asarray(counts) / texts for counts in (right, bias, before))
+    if len(texts) < 2 or _bootstrap(after, bare).low <= 1e-12:
+        return None
+    return float((simple - bare).mean() / (after - bare).mean())

@@ -2,8 +2,9 @@
 
 The global model learns from some users; the arms and epochs are chosen on others (validation) and reported on others
 again (test). Each user's texts are ordered by hash rank: the first are what the device learns from, the last are held
-out, the same ones for every number of examples. Order by time is left alone, since a data set that has times may
-tell the label by them (mail of one epoch, spam of another), and an :class:`~grit.bench.types.Example` carries none.
+out, the same ones for every number of examples. Order by time is left alone: none of the three sets has times that do
+not reveal the label (the airline tweets have none, the dates of the Enron mail tell spam from ham, raters are made),
+and an :class:`~grit.bench.types.Example` carries none.
 
 Copies would leak between users: a text that stands with more than one user is dropped, of copies with one user the
 first by hash is kept.
