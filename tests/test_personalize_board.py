@@ -578,6 +578,7 @@ def test_grit_board_reads_what_grit_personalize_wrote(tmp_path: Path, capsys: py
     assert 'id="personal-title"' in page
     readme = board_command(place, "--format", "readme", capsys=capsys)
     assert readme == overview.overview(results.below([tmp_path])) and "## What may be taken away" in readme
+    assert "in the order of a hash, not of time" in readme, "no set has times that do not reveal the label"
 
 
 # --- what may be taken away ----------------------------------------------------------------------------------------
