@@ -40,8 +40,8 @@ class Wanted:
     """What is asked about explanations.
 
     texts: explain these alone, and score nothing. dataset: None is what the rows were trained on. methods: explainers,
-    none for all. show: sentences a row. ceiling: train the teacher from another seed, once, to say how loyal a
-    student could be. planted: train models with planted shortcuts and shuffle the rows' own weights: a known truth.
+    none for all. show: sentences a row. ceiling: train the teacher from another seed, once, to say how loyal it is to
+    itself. planted: train models with planted shortcuts and shuffle the rows' own weights: a known truth.
     """
 
     texts: tuple[str, ...] = ()
@@ -65,8 +65,11 @@ class Explained:
 
 def explain(operand: str, wanted: Wanted, output: Path | None = None, *, quiet: bool = False) -> Explained:
     """Explains saved rows (a run folder, one row of it), or a model that comes without its run, by asking it alone."""
+    from grit.bench.explain.survey import chosen
+
     if is_given(operand):
         return _given(operand, wanted, output, quiet)
+    chosen(wanted.methods)  # a mistake in their names is told before anything is read
     found = saved(operand)
     if not found:
         raise UsageError(f"{operand} holds no trained row yet; the command that began it goes on")

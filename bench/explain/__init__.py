@@ -15,6 +15,7 @@ print and easy to believe, so nearly all of this room is about doubting them:
     report.py        rows side by side, and what a scheme changes, as one Markdown document
     show.py          a coloured sentence on a terminal, and one self-contained page
 
-Gradients are those of the float weights; whatever is *asked* (words hidden, one by one or many) is asked of the
-deployed bytes, so that a score of faithfulness is one of the model that ships.
+Gradients are those of the float weights, and so are integrated gradients, gradient x input and the masks. The other
+explainers, and every score of faithfulness, ask the deployed bytes, with words hidden one by one or many: so whatever
+explained the model, it is the one that ships that must depend on the words.
 """

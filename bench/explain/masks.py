@@ -11,6 +11,8 @@ With E(H) the evidence for a label when the words H read as unknown, each aim is
 Fong and Vedaldi (ICCV 2017) have the first and the last for images, as the preservation and the deletion game. The
 price is in evidence a word: a word is hidden, or kept, only if it moves the evidence by more.
 
+The evidence is that of the float model, whose gradients the search follows, not of the bytes that ship.
+
 The search relaxes each word to a strength in [0, 1] between its features and the unknown word's, follows the gradient
 from several starts, rounds, and then mends the best roundings by single and double changes until none helps. Which
 masks are truly best is known for short texts, where all can be tried (:func:`enumerated`).
@@ -68,7 +70,7 @@ def objective(found: np.ndarray, kept: np.ndarray, aim: Aim, price: float) -> np
 def usual_price(cut: CutText, label: int) -> float:
     """A quarter of what a word is worth on average: |E(all words) - E(none)| / n / 4, at least 0.01."""
     n = len(cut.words)
-    both = evidence(cut.logits(np.array([[True] * n, [False] * n]), "occlude"), label)
+    both = evidence(cut.logits(np.stack([np.ones(n, bool), np.zeros(n, bool)]), "occlude"), label)
     return max(abs(float(both[0] - both[1])) / max(n, 1) / 4, 0.01)
 
 
