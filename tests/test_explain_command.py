@@ -264,6 +264,18 @@ def test_a_text_of_ones_own_is_printed_word_by_word(call: Call, home: Path) -> N
     assert not list(Path().iterdir())  # nothing was asked to be written
 
 
+@pytest.mark.parametrize("blank", ["", " \t\n"])
+def test_a_text_of_no_words_is_explained_as_no_words(call: Call, home: Path, blank: str) -> None:
+    found = call("explain", home, "--text", "some text", "--text", blank, "--json")
+    assert found.code == 0, found.err
+    some, none = found.json["sentences"]
+    assert some["words"] == ["some", "text"] and none["words"] == none["attribution"] == []
+    assert none["answer"] in ("now", "later") and 0.5 <= none["probability"] <= 1
+    assert none["masks"] == {"preserve": [], "promote": [], "attack": []}
+    shown = call("explain", home, "--text", blank)
+    assert shown.code == 0 and " says " in shown.out and "preserve" not in shown.out  # there is nothing to hide
+
+
 def test_json_holds_what_is_printed(call: Call, folder: Path) -> None:
     found = call("explain", folder, "--text", "come now", "--method", "shapley", "--json")
     value = json.loads(found.out)
@@ -350,6 +362,7 @@ def test_bytes_alone_are_explained_by_asking_as_in_their_run(call: Call, home: P
         (("nowhere",), ("nowhere",)),
         (("{run}", "--method", "lime", "--text", "a"), ("unknown explainer 'lime'", "shapley")),
         (("{run}", "--dataset", "pinks", "--text", "a"), ("unknown dataset 'pinks'",)),
+        (("{run}", "--dataset", "pinks", "--method", "lime"), ("unknown explainer 'lime'",)),
         (("no_such_module:f", "--text", "a"), ("cannot import",)),
         (("{run}", "--n", "0"), ("--n",)),
     ],
@@ -411,6 +424,28 @@ def test_lines_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     scores.save(tmp_path, [changed])
     assert scores.below([tmp_path])["a" * 64] == changed and len(scores.below([tmp_path])) == 2
     assert scores.below([tmp_path / "nowhere"]) == {}
+
+
+def test_a_row_that_was_trained_anew_replaces_its_old_line_and_no_other(tmp_path: Path) -> None:
+    trained = scores.Trained(model="student", scheme="natural", seed=0)
+    old = made("a" * 64, trained=trained)
+    others = [
+        made("b" * 64, trained=msgspec.structs.replace(trained, scheme="distil")),
+        made("c" * 64, trained=msgspec.structs.replace(trained, model="student[hidden=10]")),
+        made("d" * 64, trained=msgspec.structs.replace(trained, seed=1)),
+        made("e" * 64, "other", trained=trained),
+        msgspec.structs.replace(made("f" * 64, trained=trained), teacher="bert.natural.s0"),
+        made("0" * 64),
+        made("1" * 64),  # two models without their runs
+    ]
+    scores.save(tmp_path, [old, *others])
+    assert len(scores.below([tmp_path])) == 8
+    anew = made("2" * 64, trained=trained)
+    anew = msgspec.structs.replace(
+        anew, asked=msgspec.structs.replace(anew.asked, teacher="9" * 64)
+    )  # also trained anew
+    scores.save(tmp_path, [anew])
+    assert list(scores.below([tmp_path]).values()) == [*others, anew]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def row(scheme: str, loyal: float, *, seed: int = 0, model: str = "student", **m
         ),
         loyal=(
             Loyal(explainer="integrated", who="student", tau=scores.mean_or_none(taus), overlap=scores.mean([0.6])),  # type: ignore[arg-type]
-            Loyal(explainer="integrated", who="ceiling", tau=scores.mean([0.65]), overlap=scores.mean([0.7])),
+            Loyal(explainer="integrated", who="ceiling", tau=scores.mean([0.65] * 10), overlap=scores.mean([0.7])),
+            Loyal(explainer="integrated", who="floor", tau=scores.mean([-0.01]), overlap=scores.mean([0.25])),
         ),
         trained=Trained(model=model, scheme=scheme, seed=seed),
         texts=texts,
@@ -177,11 +178,20 @@ def test_every_score_has_its_place() -> None:
     )
     text = report.markdown([whole])
     (row_of,) = [line for line in text.splitlines() if line.startswith("| student | natural | 0 | 0.88 [")]
-    assert "| 0.50 | 0.10 |" in row_of and row_of.endswith("| 0.65 [0.65, 0.65] | 0.60 | 0.70 |")
-    assert "| pwws\\|x | 0.25 [0.25, 0.25] | 1 | 3 of 5 | 1 |" in text
+    assert "| 0.50 | 0.10 | 3 of 12 | 0." in row_of
+    assert row_of.endswith("] | -0.01 | 0.65 [0.65, 0.65] | 0.60 | 0.25 | 0.70 |")  # one text has no interval, ten do
+    assert "| pwws\\|x | 0.25 | 1 | 3 of 5 | 1 |" in text
     assert "| student | natural | planted word | 9 of 10 |" in text and "| planted pair | not learned |" in text
     assert "| shuffled weights | 0.02 |" in text and "preserve 30 of 31" in text
     assert "What a scheme changes" not in text  # of one row there is nothing to say
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_heading() -> None:
+    lines = [
+        line for line in report.markdown([row("natural", 0.5), row("distil", 0.6)]).splitlines() if line[:1] == "|"
+    ]
+    tables = [list(table) for _, table in itertools.groupby(lines, lambda line: line.count("|"))]
+    assert all(table[1].startswith("| --- |") for table in tables) and len(tables) == 3
 
 
 def test_a_row_without_a_run_stands_by_its_name() -> None:

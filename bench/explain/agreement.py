@@ -1,8 +1,9 @@
 """Do two explanations agree? The same words, two attributions: of a teacher and its student, of a text and its copy.
 
 Loyalty is asked for the label that the teacher gives: do both count the same words for it? A number between two
-models means nothing alone, so it stands between a floor, random attributions, and a ceiling, the teacher against
-itself trained from another seed: nobody can ask a student to be closer to its teacher than the teacher's own twin.
+models means nothing alone, so it stands beside a floor, random attributions, and a ceiling, the teacher against itself
+trained from another seed. The ceiling is what training alone agrees on, not a bound: a student that was trained on the
+attributions of this very teacher may come closer to it than the teacher's own twin, which never saw them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from grit.bench import schemes
 from grit.bench.explain import show
 from grit.bench.explain.agreement import TOP
 from grit.bench.explain.explainers import EXPLAINERS
+from grit.bench.explain.faithfulness import EXACT
 from grit.bench.explain.scores import HEADLINE, RANDOM, Explanation, Mean, Trained, mean_or_none
 from grit.bench.statistics import over_seeds
 
@@ -32,12 +33,17 @@ OPENING = f"""\
 # Reasons, and whether to believe them
 
 What the explanations of trained rows are worth, by {HEADLINE} gradients unless another explainer is named. Intervals
-are of 95 %, over texts, each on its own: of twenty that are about nothing, one misses the truth.
+are of 95 %, over texts, each on its own: of twenty that are about nothing, one misses the truth; a mean of fewer than
+{show.FEW} texts has none. A row is one training: another seed may differ by more than its interval.
 
-- *Faithful*: normalised AOPC of the deployed bytes, 0 the worst order of the words and 1 the best; exact bounds up to
-  16 words, a beam above. Beside it the same of random orders, and of the explanation reversed.
-- *Loyal*: Kendall's tau of the row's attributions with its teacher's, for the teacher's answer. *Ceiling*: the same of
-  the teacher trained from another seed. *Top*: share of the teacher's {100 * TOP:.0f} % top words that are the row's.
+- *Faithful*: normalised AOPC of the deployed bytes, 0 the worst order of the words and 1 the best. Beside it the same
+  of random orders, and of the explanation reversed. *Exact*: texts of up to {EXACT} words, whose worst and best are
+  known. In longer ones a beam looks for them and may miss them, never pass them: bounds are then too narrow, which
+  flatters a good explanation and wrongs a bad one, and a score beyond them is cut to 0 or 1.
+- *Loyal*: Kendall's tau of the row's attributions with its teacher's, for the teacher's answer. *Floor*: the same of
+  random attributions. *Ceiling*: of the teacher trained from another seed. That is what two seeds agree on, not a
+  bound: `mapped` and `proposed` are trained on attributions of this very teacher (gradient x input, of training texts)
+  and may come closer to it. *Top*: share of the teacher's {100 * TOP:.0f} % top words that are the row's.
 
 A score says how far an explanation follows the model, not whether the model is right. These tables are made by
 `grit board leaderboards/explain --format readme` from `explained.jsonl`, a line a row, which holds no text, and which
@@ -96,14 +102,16 @@ def _blocks(rows: Sequence[Explanation]) -> Iterator[tuple[str, Table, list[str]
 
 
 def _worth(rows: Sequence[Explanation]) -> Table:
-    table = [["Model", "Scheme", "Seed", "Faithful", "random", "reversed", "Loyal", "ceiling", "Top", "ceiling"]]
+    beside = ["floor", "ceiling"]
+    table = [["Model", "Scheme", "Seed", "Faithful", "random", "reversed", "exact", "Loyal", *beside, "Top", *beside]]
     for each in rows:
         turned = (part.normalised for part in each.faithful if part.explainer == HEADLINE and part.reversed)
         cells = [show.written(each.normalised(HEADLINE)), *map(_short, (each.normalised(RANDOM), next(turned, None)))]
+        cells.append(f"{each.exact} of {each.asked.n}")
         loyal = {part.who: part for part in each.loyal if part.explainer == HEADLINE}
-        both = [loyal.get("student"), loyal.get("ceiling")]
-        cells += [show.written(part.tau if part else None) for part in both]
-        cells += [_short(part.overlap if part else None) for part in both]
+        three = [loyal.get("student"), loyal.get("floor"), loyal.get("ceiling")]
+        cells += [show.written(part.tau if part else None) for part in three]
+        cells += [_short(part.overlap if part else None) for part in three]
         table.append([*_name(each), *cells])
     return table
 
@@ -195,7 +203,8 @@ def _verdict(what: str, parts: Sequence[Mean | None]) -> str:
 # --- attacks and truth --------------------------------------------------------------------------------
 
 _ATTACKED = (
-    "Drift: tau of the attributions before and after, on texts that an attack changed without changing the answer. "
+    "Drift: tau of the attributions before and after, on texts that an attack changed without changing the answer; "
+    "they are others in every row, so drifts of two rows cannot be compared. "
     f"Aimed: of the words that breaks changed, those among the {100 * TOP:.0f} % of largest attribution before."
 )
 

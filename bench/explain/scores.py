@@ -138,6 +138,13 @@ class Explanation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
         alone = msgspec.structs.replace(self.asked, planted=False)
         return asked in (self.asked, alone) and self.version == __version__
 
+    @property
+    def about(self) -> tuple[object, ...] | None:
+        """What a training anew leaves as it is: the data, the teacher's row, and how the row was trained."""
+        if self.trained is None:
+            return None
+        return self.asked.data, self.asked.revision, self.asked.split, self.asked.n, self.teacher, self.trained
+
     def normalised(self, explainer: str) -> Mean | None:
         """Normalised AOPC of an explainer, or of chance."""
         found = (part.normalised for part in self.faithful if part.explainer == explainer and not part.reversed)
@@ -167,12 +174,17 @@ def mean_or_none(values: Iterable[float | None]) -> Mean | None:
 
 
 def save(folder: Path, explanations: Iterable[Explanation]) -> Path:
-    """Writes the lines, replacing those of the same bytes that stand there."""
+    """Writes the lines, replacing those that stand there of the same bytes, and of the same row trained anew."""
     path = folder / EXPLAINED
-    fresh = {each.asked.artefact: each for each in explanations}
-    kept = {} if not path.is_file() else {each.asked.artefact: each for each in _read(path)}
-    write(path, b"".join(encode(each) + b"\n" for each in {**kept, **fresh}.values()))
+    kept = _read(path) if path.is_file() else []
+    for fresh in explanations:
+        kept = [each for each in kept if not _replaces(fresh, each)] + [fresh]
+    write(path, b"".join(encode(each) + b"\n" for each in kept))
     return path
+
+
+def _replaces(fresh: Explanation, old: Explanation) -> bool:
+    return fresh.asked.artefact == old.asked.artefact or (fresh.about is not None and fresh.about == old.about)
 
 
 def below(folders: Iterable[Path]) -> Mapping[str, Explanation]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE = "index.html"
 _FOR, _AGAINST = (0, 114, 178), (213, 94, 0)  # of Okabe and Ito's palette
+FEW = 10  # texts below which a mean is written without its interval: a bootstrap of so few says too much
 _STEPS = ((2 / 3, "bold white on {}"), (1 / 3, "bold {}"), (0.1, "{}"))  # share of the largest -> style
 
 
@@ -72,8 +73,8 @@ def coloured(sentence: Sentence) -> Text:
 
 
 def masked(sentence: Sentence) -> Iterator[str]:
-    """A line a mask: the words it keeps, a dot in the place of each hidden one."""
-    for aim, kept in (sentence.masks or {}).items():
+    """A line a mask: the words it keeps, a dot in the place of each hidden one. Of a text of no words there is none."""
+    for aim, kept in (sentence.masks or {}).items() if sentence.words else ():
         words = [printable(word) if stays else "·" for word, stays in zip(sentence.words, kept, strict=True)]
         yield f"{aim:>8}  {' '.join(words)}"
 
@@ -118,8 +119,10 @@ def table(found: Explanation) -> list[list[str]]:
 
 
 def written(value: Mean | None) -> str:
-    """0.73 [0.69, 0.77]"""
-    return "" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+    """0.73 [0.69, 0.77]; of fewer than ten texts 0.73"""
+    if value is None:
+        return ""
+    return f"{value.value:.2f}" + (f" [{value.low:.2f}, {value.high:.2f}]" if value.n >= FEW else "")
 
 
 def lines(found: Explanation) -> list[str]:
