@@ -6,6 +6,7 @@ from pathlib import Path
 
 from grit.bench import leaderboard, seeds, submission
 from grit.bench.explain import scores
+from grit.bench.personalize import headline, results
 from grit.bench.site import verdicts
 
 OPENING = """\
@@ -20,6 +21,7 @@ an edit script. How a row is submitted, verified, corrected and challenged: [ROW
 """
 
 BESIDE = {
+    "experiments": "The experiments that make the rows, each one command",
     "explain": "What the explanations of rows are worth",
     "personal": "What personalization gives its users, and what it costs",
 }
@@ -32,7 +34,10 @@ def overview(folder: Path) -> str:
     """
     places = [place.relative_to(folder).as_posix() for place in submission.bundles_below(folder)]
     sections = leaderboard.board(
-        submission.rows(folder), verified=verdicts.below([folder]), explained=scores.below([folder])
+        submission.rows(folder),
+        verified=verdicts.below([folder]),
+        explained=scores.below([folder]),
+        personal=headline.headlines(results.below([folder])),
     )
     there = {name: what for name, what in BESIDE.items() if (folder / name / "README.md").is_file()}
     beside = [f"{what}: [{name}]({name}/README.md).\n" for name, what in there.items()]
