@@ -35,7 +35,12 @@ def everything(kind: str | None = None) -> dict[str, dict[str, str]]:
 
 
 def _terms(scheme: Any) -> str:
-    return " + ".join(f"{term.weight:g} {term.objective}" for term in scheme.terms)
+    """Weights and objectives, with the options that are not their defaults."""
+    return " + ".join(f"{term.weight:g} {term.objective}{_brackets(term.options)}" for term in scheme.terms)
+
+
+def _brackets(options: Mapping[str, object]) -> str:
+    return f"[{','.join(f'{name}={value}' for name, value in options.items())}]" if options else ""
 
 
 def _first_line(origin: registry.Origin) -> str:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from grit.bench import datasets, experiment, lexicons, machine, operands, records, registry
+from grit.bench import datasets, experiment, lexicons, machine, operands, records, registry, schemes
 from grit.bench.executor import run_all
 from grit.bench.experiment import Experiment, Folder, RowPlan
 from grit.bench.progress import Report, display
@@ -61,7 +61,7 @@ def run(wanted: Experiment, output: Path | None = None, *, jobs: int | None = No
     """The whole experiment. Rows are trained and attacked ``jobs`` at a time, and measured one by one, alone."""
     plans, attacks = experiment.rows(wanted), experiment.attacks(wanted)
     check_targets(wanted.targets)
-    with opened(wanted, output) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
+    with opened(wanted, output, plans) as (folder, dataset), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
         finish_rows(wanted, plans, attacks, folder, dataset, dataset, jobs, shown.report)
         write_board(folder)
@@ -112,15 +112,20 @@ def finish_rows(
 def train(wanted: Experiment, output: Path | None = None, *, jobs: int | None = None, quiet: bool = False) -> Path:
     """The first step alone: every row trained and exported."""
     plans = experiment.rows(wanted)
-    with opened(wanted, output) as (folder, _), display(sys.stderr, quiet=quiet) as shown:
+    with opened(wanted, output, plans) as (folder, _), display(sys.stderr, quiet=quiet) as shown:
         _train_rows(wanted, plans, folder, jobs, shown.report)
         return folder.path
 
 
 @contextmanager
-def opened(wanted: Experiment, output: Path | None) -> Iterator[tuple[Folder, Dataset]]:
-    """The run folder, made or found to hold this very experiment, and ours alone; and the data."""
+def opened(wanted: Experiment, output: Path | None, plans: Sequence[RowPlan] = ()) -> Iterator[tuple[Folder, Dataset]]:
+    """The run folder, made or found to hold this very experiment, and ours alone; and the data.
+
+    plans: rows still to be trained; a scheme that cannot be trained on these labels is refused before all else.
+    """
     dataset = experiment.load_data(wanted)
+    for plan in plans:
+        schemes.check_classes(plan.scheme, len(dataset.labels))
     folder = Folder(output or experiment.default_folder(wanted, dataset))
     folder.open(wanted, dataset)  # first, so that a folder of somebody's is refused untouched
     with folder.lock():
@@ -165,7 +170,7 @@ def _train_row(wanted: Experiment, plan: RowPlan, teacher: str | None, folder: F
     """One row's weights, history and deployed bytes."""
     home = folder.model(plan.name)
     if not (home / HISTORY).is_file():
-        from grit.bench import checkpoint, schemes
+        from grit.bench import checkpoint
         from grit.bench.train import Epoch, train
 
         dataset = experiment.load_data(wanted)
@@ -540,8 +545,6 @@ def _data_part(wanted: Experiment, dataset: Dataset, examples: Sequence[Example]
 
 
 def _terms(plan: RowPlan) -> tuple[records.TermPart, ...]:
-    from grit.bench import schemes
-
     return tuple(
         records.TermPart(objective=name, weight=weight, options=records.plain(objective))
         for name, weight, objective in schemes.objectives(plan.scheme)

@@ -136,8 +136,8 @@ def train(
     keeps the teacher's answers for other students. Equal arguments give equal weights on one machine at one
     number of ``threads``.
 
-    Raises UsageError (a term needs a teacher; the folder holds another training), MalformedInput (an empty
-    split, a label outside the classes), StorageError, and CouldNotMeasure when the loss is no longer a number.
+    Raises UsageError (a term needs a teacher or more classes; the folder holds another training), MalformedInput
+    (an empty split, a label outside the classes), StorageError, and CouldNotMeasure when the loss is not a number.
     """
     terms = _terms(dataset, scheme, teacher)
     identity = _identity([_name(model_class), config], recipe, dataset, scheme, seed, teacher, threads)
@@ -201,6 +201,7 @@ def early(
 def _terms(dataset: Dataset, scheme: Scheme, teacher: Model | None) -> list[tuple[str, float, Objective]]:
     """The terms of a scheme that can be trained with what is there."""
     _check(dataset)
+    schemes.check_classes(scheme, len(dataset.labels))
     terms = schemes.objectives(scheme)
     if teacher is None and any(objective.needs_teacher for _, _, objective in terms):
         needing = ", ".join(name for name, _, objective in terms if objective.needs_teacher)

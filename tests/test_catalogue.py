@@ -116,6 +116,8 @@ def test_a_scheme_is_described_by_its_terms() -> None:
         for part in about.split(" + "):
             weight, _, objective = part.partition(" ")
             assert float(weight) > 0 and objective
+    assert found["pgd"] == "1 task + 1 perturb[kind=pgd]"
+    assert len(set(found.values())) == len({repr(scheme.terms) for scheme in SCHEMES.values()})  # others read otherwise
 
 
 @given(

@@ -10,7 +10,8 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from grit.bench import registry
-from grit.bench.objectives import _flips
+from grit.bench import registry, schemes
+from grit.bench.objectives import _flips, distortion
 from grit.bench.objectives._flips import Flips, misspelt, one_typo
 from grit.bench.objectives._lessons import Lessons, digest_of
 from grit.bench.objectives._passes import answer, divergence, evidence, margin, quiet
@@ -36,15 +37,16 @@ from grit.bench.objectives.distortion import Distortion
 from grit.bench.objectives.free import Free
 from grit.bench.objectives.gradmask import Gradmask, attacked, mask
 from grit.bench.objectives.hotword import Hotword
+from grit.bench.objectives.hotword import Kind as Augmentation
 from grit.bench.objectives.infomax import Infomax
 from grit.bench.objectives.pcl import Pcl
-from grit.bench.objectives.perturb import Perturb, climbed
+from grit.bench.objectives.perturb import Kind, Perturb, climbed
 from grit.bench.objectives.regress import Regress
 from grit.bench.objectives.smoothing import Smoothing
 from grit.bench.objectives.sprout import Sprout
 from grit.bench.objectives.task import Task
 from grit.bench.objectives.word_layer import WordLayer, turned
-from grit.bench.types import Example, Reading, Recipe, StorageError, UsageError
+from grit.bench.types import Example, Reading, Recipe, Scheme, StorageError, Term, UsageError
 
 TOPICS = (
     ("kettle", "oven", "spoon", "recipe", "butter", "flour"),
@@ -600,6 +602,35 @@ def test_every_file_holds_a_term_and_every_term_is_tested() -> None:
         assert eval(repr(objective)) == objective  # what a record prints can be pasted back
 
 
+def _nonsense() -> list[tuple[str, str, Any]]:
+    """Every field of every term with values that no field of its type may have."""
+    wrong = {int: (-1, 1.5, math.inf), float: (-1.0, math.inf, math.nan), Kind: ("nosuch",), Augmentation: ("nosuch",)}
+    return [
+        *(
+            (name, field, value)
+            for name in registry.names("objectives")
+            for field, hint in get_type_hints(registry.load("objectives", name)).items()
+            for value in wrong.get(hint, ())
+        ),
+        *((name, field, 2.0) for name in ("perturb", "gradmask", "hotword", "bound") for field in ("calm", "full")),
+        *((name, "share", 0.0) for name in ("gradmask", "hotword", "bound")),
+        *(("perturb", "calm", 0.9), ("free", "replays", 0), ("gradmask", "samples", 0), ("distil", "temperature", 0.0)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), _nonsense())
+def test_nonsense_is_refused_before_any_training(name: str, field: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^objective {name}: {field}={value}: expected .*, as in {field}="):
+        schemes.objectives(Scheme("mine", (Term(name, 1.0, {field: value}),)))
+
+
+def test_every_field_of_every_term_is_checked_but_the_lexicon_which_is_opened() -> None:
+    checked = {(name, field) for name, field, _ in _nonsense()}
+    for name in registry.names("objectives"):
+        fields = {field.name for field in dataclasses.fields(registry.load("objectives", name))}
+        assert fields - {"lexicon"} == {field for term, field in checked if term == name}
+
+
 @pytest.mark.parametrize("name", set(ALL) - {"word_layer"})
 def test_every_term_is_a_scalar_that_moves_the_student(name: str) -> None:
     objective, student = ALL[name], built(seed=1)
@@ -789,6 +820,27 @@ def test_the_strength_of_an_attack_rises_from_calm_to_full() -> None:
     assert step_of(scene, progress=0.51).strength(0.5, 0.5) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [
+        ("gradmask", "share"),
+        ("gradmask, labels", "share"),
+        ("hotword", "share"),
+        ("hotword, random", "share"),
+        ("perturb", "radius"),
+        ("perturb, pgd", "radius"),
+        ("perturb, freelb", "radius"),
+    ],
+)
+def test_half_way_from_calm_to_full_an_attack_has_half_its_room(name: str, room: str) -> None:
+    whole, half = (dataclasses.replace(ALL[name], **{room: size}) for size in (0.5, 0.25))
+
+    def loss(objective: Any, progress: float) -> float:
+        return loss_of(objective, built(seed=1), built(seed=2), progress=progress).item()
+
+    assert loss(whole, 0.35) == pytest.approx(loss(half, 0.9)) != pytest.approx(loss(whole, 0.9))
+
+
 @pytest.mark.parametrize("kind", ["fgm", "pgd", "freelb"])
 def test_no_perturbation_is_the_task_and_more_is_worse(kind: Any) -> None:
     data = examples(classes=2)
@@ -796,6 +848,31 @@ def test_no_perturbation_is_the_task_and_more_is_worse(kind: Any) -> None:
     assert losses[0] == pytest.approx(loss_of(Task(), built(data=data)).item())
     # In a linear model of two classes the margin's slope is exact. FreeLB's first point is random.
     assert losses[0] < losses[1] < losses[2] if kind != "freelb" else losses[2] != losses[0]
+
+
+def test_pgd_asks_anew_for_the_slope_where_it_has_come_to() -> None:
+    bent = examples(classes=2)
+    fgm, pgd = (loss_of(Perturb(kind, radius=1.0), built(Whole, data=bent)).item() for kind in get_args(Kind)[:2])
+    assert pgd > 1.05 * fgm  # up the first slope alone, three steps end where one of full length does
+
+
+def test_freelb_starts_half_way_out_climbs_and_pays_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_of(scene_of(built(Whole), examples()))
+    passed: list[tuple[torch.Tensor, float]] = []
+    again = step.again
+
+    def seen(features: torch.Tensor) -> torch.Tensor:
+        logits = again(features)
+        passed.append((features.detach(), cross_entropy(logits, step.labels).item()))
+        return logits
+
+    monkeypatch.setattr(step, "again", seen)
+    loss = Perturb("freelb", radius=0.2)(step)
+    points, losses = zip(*passed, strict=True)
+    plain = step.over(step.rows).detach()
+    torch.testing.assert_close((points[0] - plain).norm(dim=-1), 0.1 * plain.norm(dim=-1) * step.mask)
+    assert losses[0] < losses[1] < losses[2]
+    assert loss.item() == pytest.approx(sum(losses) / 3)
 
 
 @given(st.integers(0, 99), st.floats(0.01, 3.0))
@@ -997,6 +1074,13 @@ def test_no_distortion_is_the_task_and_full_distortion_is_not() -> None:
     assert loss_of(Distortion(probability=1.0), built()).item() != pytest.approx(task)
 
 
+def test_as_many_words_are_misspelt_as_the_probability_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(distortion, "distort", lambda tokens, rng, probability: asked.append(probability) or tokens)
+    loss_of(Distortion(probability=0.3), built())
+    assert asked == [0.3] * 12
+
+
 def test_no_smoothing_is_the_task_and_full_smoothing_wants_nothing_known() -> None:
     assert loss_of(Smoothing(share=0.0), built()).item() == pytest.approx(loss_of(Task(), built()).item())
     mute = built()
@@ -1006,15 +1090,14 @@ def test_no_smoothing_is_the_task_and_full_smoothing_wants_nothing_known() -> No
     assert loss_of(Smoothing(share=1.0), built()).item() > math.log(3)
 
 
-def test_cot_is_lowest_where_the_wrong_classes_are_equal_and_refuses_two() -> None:
+def test_cot_is_lowest_where_the_wrong_classes_are_equal() -> None:
     mute = built()
     with torch.no_grad():
         mute.weight.zero_()
     lowest = -math.log(2) / 2
     assert loss_of(Cot(), mute).item() == pytest.approx(lowest)
     assert lowest < loss_of(Cot(), built()).item() <= 0
-    with pytest.raises(UsageError, match="three classes or more, got 2"):
-        loss_of(Cot(), built(data=examples(classes=2)))
+    assert loss_of(Cot(), built(data=examples(classes=2))).item() == 0  # which is why a scheme with it refuses two
 
 
 def test_pcl_warms_up_with_the_task_and_then_asks_for_the_whole_gap() -> None:
@@ -1026,6 +1109,14 @@ def test_pcl_warms_up_with_the_task_and_then_asks_for_the_whole_gap() -> None:
     # At equal probabilities the constraint is idle; where the gold logit leads, it pays for the lead.
     free = loss_of(Pcl(constraint=0.0), built(), progress=0.9)
     assert loss_of(Pcl(), built(), progress=0.9) > free
+
+
+def test_pcl_of_three_logits_by_hand() -> None:
+    # Probabilities 0.6 (gold), 0.3, 0.1; among the wrong ones 0.75 and 0.25, which gold leads by log 2 and log 6.
+    step: Any = SimpleNamespace(progress=0.9, labels=torch.tensor([0]), logits=torch.tensor([[6.0, 3.0, 1.0]]).log())
+    assert Pcl(gap=0.5, constraint=0.0)(step).item() == pytest.approx(0.2, abs=1e-6)
+    lead = 0.75 * math.log(2) + 0.25 * math.log(6)
+    assert Pcl(gap=0.5, constraint=0.1)(step).item() == pytest.approx(0.2 + 0.1 * lead, abs=1e-6)
 
 
 def test_sprout_without_its_parts_is_the_task_and_its_labels_climb() -> None:
@@ -1044,6 +1135,20 @@ def test_sprout_without_its_parts_is_the_task_and_its_labels_climb() -> None:
     assert objective(again) > before
 
 
+def test_the_noise_of_sprout_is_a_share_of_each_words_length() -> None:
+    same = tuple(dataclasses.replace(example, text="oven under a tulip") for example in examples())  # mixed, the same
+    student, seen = built(data=same), []
+    plain = student.read
+    student.read = lambda features, lengths: seen.append(features.detach()) or plain(features, lengths)
+    objective = Sprout(noise=0.3)
+    step = step_of(scene_of(student, same), n=36, objective=objective)
+    seen.clear()
+    objective(step)
+    (noisy,) = seen
+    moved = (noisy - step.features).norm(dim=-1) / step.features.norm(dim=-1)
+    assert moved.square().mean().sqrt().item() == pytest.approx(0.3, rel=0.1)
+
+
 def test_free_climbs_from_replay_to_replay_and_starts_each_batch_anew() -> None:
     objective, data = Free(), examples(classes=2)
     student = built(data=data)
@@ -1059,6 +1164,16 @@ def test_free_climbs_from_replay_to_replay_and_starts_each_batch_anew() -> None:
     assert objective(step_of(scene, n=11)).item() < losses[1]
 
 
+def test_one_replay_takes_the_perturbation_to_the_end_of_its_ball() -> None:
+    objective, student = Free(radius=0.2), built()
+    step = step_of(scene_of(student, examples()), objective=objective)
+    carried: Any = step.scene.helpers[objective]
+    objective(step).backward()
+    assert not carried.moved.any()
+    objective(step_of(step.scene))
+    torch.testing.assert_close(carried.moved.norm(dim=-1), 0.2 * step.features.norm(dim=-1) * step.mask)
+
+
 def test_aspects_are_fitted_to_the_student_which_feels_only_the_pull() -> None:
     student = built()
     step = step_of(scene_of(student, examples()), objective=Aspects(aspects=3, pull=0.0))
@@ -1072,6 +1187,19 @@ def test_aspects_are_fitted_to_the_student_which_feels_only_the_pull() -> None:
         helper["vectors"].weight.copy_(student.table[1][:, None].expand(4, 3))
     again = step_of(step.scene)
     assert Aspects(aspects=3, pull=0.0)(again).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_pull_of_aspects_draws_the_student_towards_what_they_explain() -> None:
+    student, objective = built(), Aspects(aspects=3, pull=0.7)
+    step = step_of(scene_of(student, examples()), objective=objective)
+    helper: Any = step.scene.helpers[objective]
+    state = nn.functional.normalize(step.reading.state, dim=-1)
+    shares = helper["weights"](state).softmax(-1)
+    explained = (shares @ nn.functional.normalize(helper["vectors"].weight, dim=0).T).detach()
+    distance = (state - explained).square().sum(-1).mean()
+    expected = [0.7 * gradient for gradient in gradients(distance, student)]
+    torch.testing.assert_close(gradients(objective(step_of(step.scene)), student), expected)
+    assert any(gradient.any() for gradient in expected)
 
 
 @pytest.mark.parametrize("name", ["regress", "attribution", "infomax", "gradmask", "hotword", "distortion", "perturb"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from grit.bench import registry, schemes
-from grit.bench.types import Scheme, Term, UsageError
+from grit.bench import experiment, registry, run, schemes
+from grit.bench.experiment import Experiment
+from grit.bench.types import Dataset, Scheme, Term, UsageError
 
 ROBUST = {"gradmask", "perturb", "word_layer"}
 MAPPING = {"regress", "attribution"}
@@ -94,6 +97,8 @@ def test_weight_zero_removes_a_term_and_cannot_remove_all() -> None:
         ({"gradmask.top": "three"}, "top='three': expected int"),
         ({"distil.weight": "much"}, "weight='much': expected float"),
         ({"weight": "1"}, "unknown field of scheme proposed 'weight'"),
+        ({"perturb.full": "2"}, "objective perturb: full=2.0: expected a share in [0, 1], as in full=0.5"),
+        ({"gradmask.share": "-1"}, "objective gradmask: share=-1.0: expected a share in (0, 1], as in share=0.25"),
     ],
 )
 def test_wrong_overrides_are_refused_in_one_line(changes: dict[str, str], message: str) -> None:
@@ -108,6 +113,45 @@ def test_unknown_objectives_and_options_are_refused() -> None:
         schemes.objectives(Scheme("mine", (Term("distll"),)))
     with pytest.raises(UsageError, match="unknown option of objective distil 'temprature': did you mean 'temperature'"):
         schemes.objectives(Scheme("mine", (Term("distil", 1.0, {"temprature": 2.0}),)))
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (Term("task", -1.0), "objective task: weight=-1: expected 0 or more"),
+        (Term("task", math.inf), "objective task: weight=inf: expected 0 or more"),
+        (Term("word_layer", 0.5), "objective word_layer: weight=0.5: it adds nothing to the loss"),
+    ],
+)
+def test_a_weight_that_means_nothing_is_refused(term: Term, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        schemes.objectives(Scheme("mine", (Term("task"), term)))
+
+
+def test_a_scheme_that_says_nothing_of_two_classes_refuses_them() -> None:
+    schemes.check_classes(schemes.get("cot"), 3)
+    with pytest.raises(UsageError, match=r"scheme cot: objective cot needs 3 classes or more, got 2"):
+        schemes.check_classes(schemes.get("cot"), 2)
+    for name in set(schemes.names()) - {"cot"}:
+        schemes.check_classes(schemes.get(name), 2)
+
+
+def test_that_is_said_before_a_teacher_is_trained_or_a_folder_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(experiment, "load_data", lambda wanted: Dataset("two", "0" * 64, ("no", "yes"), (), (), ()))
+    wanted = Experiment(models=("student",), schemes=("natural", "cot"), attacks=("deepwordbug",), targets=())
+    for asked in (run.run, run.train):
+        with pytest.raises(UsageError, match="needs 3 classes or more, got 2"):
+            asked(wanted, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_option_of_a_named_scheme_is_another_than_the_default() -> None:
+    for name in schemes.names():
+        for term in schemes.get(name).terms:
+            plain = registry.load("objectives", term.objective)()
+            assert all(getattr(plain, option) != value for option, value in term.options.items())
 
 
 def test_two_terms_of_one_objective_have_names_of_their_own() -> None:

@@ -25,7 +25,11 @@ from grit.bench.types import Model, Reading, UsageError
 
 
 class Objective(Protocol):
-    """A loss term: a frozen dataclass whose fields are its hyper-parameters."""
+    """A loss term: a frozen dataclass whose fields are its hyper-parameters, each checked when one is made.
+
+    It may say ``least_classes``: with fewer it is refused before any training; and ``weighs = False`` where nothing is
+    added to the loss, so that it can be left out but not weighed.
+    """
 
     @property
     def needs_teacher(self) -> bool: ...

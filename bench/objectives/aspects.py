@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from grit.bench.objectives._fields import AMOUNT, COUNT, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -20,6 +21,10 @@ class Aspects:
     of Explainability", section 3: states are mapped to aspects, and the weights w of a text on the unit
     vectors v are its explanation. sg stops the gradient: the first part fits the aspects to the student; the
     second, of weight ``pull``, asks the student for states that the aspects can explain.
+
+    Two things are ours: states are normalised first, so that ``pull`` weighs alike in all models, and w is the softmax
+    of a linear map of the state, so that an explanation is made of shares. Nothing shows w to anybody: aspects and
+    weights are thrown away after the training, and what they leave in the student is what this row measures.
     """
 
     aspects: int = 8
@@ -27,6 +32,9 @@ class Aspects:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, aspects=COUNT, pull=AMOUNT)
 
     def helper(self, scene: Scene) -> nn.ModuleDict:
         _, state = scene.widths

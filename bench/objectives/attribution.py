@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cosine_similarity
 
+from grit.bench.objectives._fields import POSITIVE, check
 from grit.bench.objectives._passes import evidence, quiet, reply
 from grit.bench.objectives._step import Scene, Step
 
@@ -31,6 +32,9 @@ class Attribution:
 
     needs_teacher: ClassVar[bool] = True
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, reach=POSITIVE)
 
     def helper(self, scene: Scene) -> None:
         return None

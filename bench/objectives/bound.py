@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import PART, check, check_rise
 from grit.bench.objectives._flips import Flips
 from grit.bench.objectives._step import Scene, Step
 
@@ -37,6 +38,10 @@ class Bound:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, share=PART)
+        check_rise(self)
 
     def helper(self, scene: Scene) -> None:
         return None

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 
 from grit.bench.objectives._step import Scene, Step
-from grit.bench.types import UsageError
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,10 @@ class Cot:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+    least_classes: ClassVar[int] = 3
 
     def helper(self, scene: Scene) -> None:
-        if scene.classes < 3:
-            raise UsageError(
-                f"objective cot needs three classes or more, got {scene.classes}: with two it is always zero; use task"
-            )
+        return None
 
     def __call__(self, step: Step) -> torch.Tensor:
         gold = torch.nn.functional.one_hot(step.labels, step.logits.shape[-1]).bool()

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from grit.bench.objectives._fields import POSITIVE, check
 from grit.bench.objectives._passes import divergence
 from grit.bench.objectives._step import Scene, Step
 
@@ -21,6 +22,9 @@ class Distil:
 
     needs_teacher: ClassVar[bool] = True
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, temperature=POSITIVE)
 
     def helper(self, scene: Scene) -> None:
         return None

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import SHARE, check
 from grit.bench.objectives._step import Scene, Step
 from grit.bench.text import distort
 
@@ -25,6 +26,9 @@ class Distortion:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, probability=SHARE)
 
     def helper(self, scene: Scene) -> None:
         return None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import AMOUNT, COUNT, check
 from grit.bench.objectives._passes import answer
 from grit.bench.objectives._step import Scene, Step
 from grit.bench.objectives.perturb import climbed, radii
@@ -30,6 +31,9 @@ class Free:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, replays=COUNT, radius=AMOUNT)
 
     def helper(self, scene: Scene) -> nn.Module:
         return _Carried()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import COUNT, PART, POSITIVE, SHARE, WHOLE, check, check_rise
 from grit.bench.objectives._passes import divergence, margin
 from grit.bench.objectives._step import Scene, Step
 from grit.bench.objectives._words import UNKNOWN
@@ -28,8 +29,9 @@ class Gradmask:
         expectation is the mean over all, and the teacher is the costly part.
     hard: share of the label in what is asked of the student. Masks take the words away that made the text
         what it is, so a teacher alone teaches its own mistakes on short texts. 1 asks no teacher, for schemes
-        that have none. The student's own averaged logits would be the other choice for those; they were not
-        taken because a target that moves with the student rewards agreeing with its own mistakes.
+        that have none: labels alone answer attacked texts, nothing is masked, and ``top``, ``samples`` and
+        ``temperature`` say nothing. The student's own averaged logits would be the other choice for those; they
+        were not taken because a target that moves with the student rewards agreeing with its own mistakes.
     calm, full: shares of the training: no attack before the first, all of ``share`` after the second.
     """
 
@@ -43,6 +45,10 @@ class Gradmask:
     lexicon: str = "default"
 
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, top=WHOLE, samples=COUNT, temperature=POSITIVE, hard=SHARE, share=PART)
+        check_rise(self)
 
     @property
     def needs_teacher(self) -> bool:

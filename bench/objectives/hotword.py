@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import PART, check, check_kind, check_rise
 from grit.bench.objectives._step import Scene, Step
 from grit.bench.objectives.gradmask import attacked
+
+Kind = Literal["hotflip", "random"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Hotword:
     calm, full: shares of the training: no attack before the first, all of ``share`` after the second.
     """
 
-    kind: Literal["hotflip", "random"] = "hotflip"
+    kind: Kind = "hotflip"
     share: float = 0.25
     calm: float = 0.2
     full: float = 0.5
@@ -32,6 +35,11 @@ class Hotword:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, share=PART)
+        check_kind(self, *get_args(Kind))
+        check_rise(self)
 
     def helper(self, scene: Scene) -> None:
         return None

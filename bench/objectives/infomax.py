@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
+from grit.bench.objectives._fields import AMOUNT, COUNT, POSITIVE, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -21,6 +22,9 @@ class Infomax:
     printed in "Tiny RNN Model with Certified Robustness" (IJCNN 2022) is piecewise constant. Both sides are
     projected to ``width`` dimensions by maps that are thrown away. Words are compared with at most ``sample``
     others of the batch; models that look across white space are compared by state only.
+
+    The averaged estimate is not computed as a monitor beside the loss either: nothing would be chosen by it, and the
+    loss of every epoch, which bounds the same information, stands in the history of a training.
     """
 
     words: float = 1.0
@@ -31,6 +35,9 @@ class Infomax:
 
     needs_teacher: ClassVar[bool] = True
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, words=AMOUNT, state=AMOUNT, width=COUNT, temperature=POSITIVE, sample=COUNT)
 
     def helper(self, scene: Scene) -> nn.ModuleDict:
         names = ("words", "state")

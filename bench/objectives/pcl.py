@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
+from grit.bench.objectives._fields import AMOUNT, SHARE, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -28,6 +29,9 @@ class Pcl:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, gap=SHARE, constraint=AMOUNT, warm_up=SHARE)
 
     def helper(self, scene: Scene) -> None:
         return None

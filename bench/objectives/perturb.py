@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import AMOUNT, COUNT, check, check_kind, check_rise
 from grit.bench.objectives._passes import slope
 from grit.bench.objectives._step import Scene, Step
+
+Kind = Literal["fgm", "pgd", "freelb"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,14 @@ class Perturb:
         steps from the clean text and the loss at the last (Madry et al., ICLR 2018, section 2); ``freelb``,
         from a random start, the mean loss over all points passed, so that no pass is for the attack alone
         (Zhu et al., ICLR 2020, section 3.2; K = 3).
+        The start is ours: a random direction, exactly half the radius long; the paper's is uniform in the ball.
     The first two climb the margin (largest other logit minus gold logit), whose slope other terms need too.
     A radius relative to the word's own features means the same for a trained embedding and for the ternary
     features of a projection model; there the moved features belong to no string.
     calm, full: shares of the training: no perturbation before the first, the whole radius after the second.
     """
 
-    kind: Literal["fgm", "pgd", "freelb"] = "fgm"
+    kind: Kind = "fgm"
     steps: int = 3
     radius: float = 0.3
     calm: float = 0.2
@@ -34,6 +38,11 @@ class Perturb:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self, steps=COUNT, radius=AMOUNT)
+        check_kind(self, *get_args(Kind))
+        check_rise(self)
 
     def helper(self, scene: Scene) -> None:
         return None

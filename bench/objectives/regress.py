@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from grit.bench.objectives._fields import AMOUNT, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -26,6 +27,9 @@ class Regress:
 
     needs_teacher: ClassVar[bool] = True
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, words=AMOUNT, state=AMOUNT)
 
     def helper(self, scene: Scene) -> nn.ModuleDict:
         words, state = scene.widths

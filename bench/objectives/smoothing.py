@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
+from grit.bench.objectives._fields import SHARE, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -23,6 +24,9 @@ class Smoothing:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, share=SHARE)
 
     def helper(self, scene: Scene) -> None:
         return None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
+from grit.bench.objectives._fields import AMOUNT, POSITIVE, SHARE, check
 from grit.bench.objectives._step import Scene, Step
 
 
@@ -31,6 +32,9 @@ class Sprout:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, smoothing=SHARE, noise=AMOUNT, mixing=POSITIVE)
 
     def helper(self, scene: Scene) -> nn.Module:
         return nn.ParameterDict({"concentration": nn.Parameter(torch.zeros(scene.classes))})

@@ -1,4 +1,4 @@
-"""A robust word layer: what a word may say is settled first, against all that may stand in its place, and stays."""
+"""A robust word layer: what a word may say is settled first, and stays; it has no loss, so its weight is 1 or 0."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, embedding
 
 from grit.bench.objectives._adam import Adam
+from grit.bench.objectives._fields import AMOUNT, COUNT, POSITIVE, check
 from grit.bench.objectives._step import Scene, Step
 from grit.bench.objectives._words import Codebook
 from grit.bench.objectives.bound import Bound
@@ -36,8 +37,9 @@ class WordLayer:
     bounds and frozen, leaves a network behind it little that an attack could move; nothing is certified here.
 
     The votes are centred over the classes, turned so that the first feature tells most, brought to unit variance over
-    all features used, and fill the table as far as it is wide. Nothing is added to the loss. A model that computes its
-    word vectors, as those that hash, has no table to freeze and is left as it is; one that is trained on keeps its own.
+    all features used, and fill the table as far as it is wide. Nothing is added to the loss, so a weight other than 1,
+    or 0 to leave it out, is refused. A model that computes its word vectors, as those that hash, has no table to freeze
+    and is left as it is; one that is trained on keeps its own.
 
     bound: weight of the bound beside the bag's cross-entropy.
     batches, batch_size, learning_rate: of the bag's training, with Adam; the bound sets in as :class:`Bound` says.
@@ -51,6 +53,10 @@ class WordLayer:
 
     needs_teacher: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+    weighs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(self, bound=AMOUNT, batches=COUNT, batch_size=COUNT, learning_rate=POSITIVE)
 
     def helper(self, scene: Scene) -> None:
         if not isinstance(scene.student, Tabled):
