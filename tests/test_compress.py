@@ -38,7 +38,7 @@ from grit.bench.experiment import Folder
 from grit.bench.export import forms, packing, quantise, words
 from grit.bench.export.fixed import FixedProgram
 from grit.bench.export.floating import FloatArtefact
-from grit.bench.types import Dataset, Example, MalformedInput, Program, Rows, UsageError
+from grit.bench.types import Dataset, Example, MalformedInput, Program, Rows, Scheme, Term, UsageError
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -500,6 +500,18 @@ def test_a_killed_rung_goes_on_to_the_same_bits(
     assert last("killed") == last("whole")
     assert same(resumed.program, whole.program) and resumed.facts == whole.facts
     assert saved == sum(facts["epochs"] + facts.get("back", 0) for facts in whole.facts.values())  # none twice
+
+
+@pytest.mark.parametrize("rung", ["qat[epochs=1]", "pruned[epochs=1]"])
+def test_a_word_layer_that_was_settled_stays_while_a_rung_trains(rung: str) -> None:
+    layered = Scheme("layered", (Term("task"), Term("word_layer", 1.0, {"lexicon": ""})))
+    settled = model("student").program()
+    found = compress.parse(rung).climbed(Draft(settled), dataclasses.replace(course(), scheme=layered)).program
+    before, after = (_draft.table_of(program, "the test") for program in (settled, found))
+    gone = (after == 0) & rung.startswith("pruned")  # what pruning takes away is zero, and the rest as it was
+    assert np.array_equal(after, np.where(gone, 0, before))
+    assert gone.any() == rung.startswith("pruned")
+    assert not np.array_equal(found.head.weight, settled.head.weight)
 
 
 def test_a_step_that_trains_asks_for_the_teacher_of_its_scheme() -> None:
