@@ -606,7 +606,7 @@ def test_findings_are_of_arms_that_learned_each_at_every_k() -> None:
         "nothing is known of a change in robust accuracy" in told and " 0 of 0 " not in told and "of 0 is" not in told
     )
     assert "of the global model on the same texts: not measured." in told
-    assert told.endswith("In the records: small; start plain; arms last, all; k 1, 4, 16; seeds 0.")
+    assert told.endswith("In the records: small; scheme natural; start plain; arms last, all; k 1, 4, 16; seeds 0.")
     few = overview.findings(table(("last", [20] * 9), before=[10] * 9))
     assert few["set"].gains.n == 0, "nine users are too few to count on"
     (nothing,) = overview.takeaway(seeds(0))
@@ -652,19 +652,23 @@ def six_users() -> list[Row]:
 
 def test_users_too_few_for_an_interval_are_counted_and_shown() -> None:
     (line_,) = headline.headlines(six_users())
-    wanted = overview.Tally(users=6, gained=3, below=2, hurt=1, attacked=6, weaker=2, stronger=1)
+    wanted = overview.Tally(users=6, gained=3, below=2, hurt=1, forgot=0, attacked=6, weaker=2, stronger=1)
     assert line_.k == 64 and overview.tally(line_) == wanted
     told = "\n\n".join(overview.takeaway(six_users()))
     assert told.startswith("**set: 6 users are too few for an interval.")
     assert "of 6 users 3 gained over the best of their own floors and 2 fell below it; 1 were hurt" in told
     assert "robust accuracy went down for 2 and up for 1 of 6 attacked" in told
-    assert "no arm is shown" not in told and "of 0" not in told, "nothing found is not said where nothing was asked"
+    assert "no arm is shown" not in told and "of 0 " not in told.replace("copies of 0 ", ""), (
+        "nothing found is not said where nothing was asked"
+    )
     people = [each for each in told.splitlines() if "| user" in each]
     assert len(people) == 6, "every user is shown"
     assert people[0] == (
-        "| small | plain | 64 | user0 | 20 | 0.0 | 50.0 | 50.0 | last | 60.0 | +10.0 | - | 4/8 | 2/8 |"
+        "| small | natural | plain | 64 | user0 | 20 | 0.0 | 50.0 | 50.0 | last | 60.0 | +10.0 | - | 4/8 | 2/8 |"
     )
     assert "| 50.0 | 70.0 | last | 60.0 | -10.0 |" in people[4]
+    forgetful = with_user_parts(six_users(), "last", probe_n=9, probe_before=6, probe_right=5)
+    assert "copies of 6 do worse on the global test" in "".join(overview.takeaway(forgetful))
     assert "too few" not in "".join(overview.takeaway(seeds(1))), "thirty have intervals"
 
 

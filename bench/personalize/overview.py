@@ -24,6 +24,9 @@ that learn nothing from texts. A user's texts come in the order of a hash, not o
 do not reveal the label (the airline tweets have none, the dates of the Enron mail tell spam from ham, the raters are
 made). How it is done: `bench/personalize/`.
 
+Where robust accuracy rises while the global test falls, suspect a copy that answers one label more often, which no
+attack can change, before one that has become sturdier: the two columns are to be read together.
+
 The records lie in the folders beside this file and hold counts, no text and no name of a user. A study in full is
 `grit personalize leaderboards/personal/NAME.toml`; what is shown is the part of it whose records are here, and may lack
 models, arms and starts. `grit board leaderboards/personal --format readme` makes this file.
@@ -116,7 +119,8 @@ def _covered(rows: Sequence[Row]) -> str:
 
     arms = each(row.arm for row in rows if row.arm not in FLOORS)
     return (
-        f"{each(row.model for row in rows)}; start {each(row.start for row in rows)}; arms {arms}; "
+        f"{each(row.model for row in rows)}; scheme {each(row.scheme for row in rows)}; "
+        f"start {each(row.start for row in rows)}; arms {arms}; "
         f"k {each(row.k for row in rows)}; seeds {each(row.seed for row in rows)}"
     )
 
@@ -139,6 +143,7 @@ class Tally(NamedTuple):
     gained: int  # over the best of the user's own floors
     below: int  # that floor
     hurt: int  # served worse than by the global model
+    forgot: int  # whose copies do worse on the global test
     attacked: int  # under the arm and under the global model
     weaker: int  # of them those whose robust accuracy fell
     stronger: int
@@ -155,6 +160,7 @@ def tally(line: headline.Headline) -> Tally:
         gained=sum(each > 0 for each in over),
         below=sum(each < 0 for each in over),
         hurt=line.summary.hurt,
+        forgot=sum(each.probe_right < each.probe_before for each in mine),
         attacked=len(moved),
         weaker=sum(each < 0 for each in moved),
         stronger=sum(each > 0 for each in moved),
@@ -183,16 +189,16 @@ def _told_of_few(line: headline.Headline) -> str:
         else "robust accuracy was not measured"
     )
     return (
-        f"{line.model}, start {line.start}, k = {line.k}, {line.arm}: of {found.users} users {found.gained} gained "
-        f"over the best of their own floors and {found.below} fell below it; {found.hurt} were hurt against the global "
-        f"model; {robust}; nothing was learned in {board.untaught(line.row)} of {len(line.row.choices)} choices, one a "
-        "fold and seed."
+        f"{line.model} {line.scheme}, start {line.start}, k = {line.k}, {line.arm}: of {found.users} users "
+        f"{found.gained} gained over the best of their own floors and {found.below} fell below it; {found.hurt} were "
+        f"hurt against the global model; copies of {found.forgot} do worse on the global test; {robust}; nothing was "
+        f"learned in {board.untaught(line.row)} of {len(line.row.choices)} choices, one a fold and seed."
     )
 
 
 PEOPLE = (
-    *("Model", "Start", "k", "User", "Texts", "Majority", "Global", "Bias", "Arm", "Accuracy", "Over own best floor"),
-    *("Global test", "Robust before", "Robust after"),
+    *("Model", "Scheme", "Start", "k", "User", "Texts", "Majority", "Global", "Bias", "Arm", "Accuracy"),
+    *("Over own best floor", "Global test", "Robust before", "Robust after"),
 )
 
 
@@ -208,7 +214,7 @@ def people(lines: Sequence[headline.Headline]) -> Iterator[str]:
             over = board.percent(mine.right - max(each.right for each in own), mine.n, "+.1f")
             yield board.line(
                 [
-                    *(line.model, line.start, f"{line.k}", mine.user, f"{mine.n // asked(line.row)}"),
+                    *(line.model, line.scheme, line.start, f"{line.k}", mine.user, f"{mine.n // asked(line.row)}"),
                     *(board.percent(each.right, mine.n) for each in own),
                     *(line.arm, board.percent(mine.right, mine.n), over, forgotten),
                     *("-" if part is None else f"{part.robust}/{part.n}" for part in (bare, mine.attacked)),
