@@ -227,8 +227,8 @@ def seeds_table(rows: Sequence[Row], *, least: int = 2) -> list[str]:
 
 
 COST_HEADINGS = (
-    *("model", "core", "head", "texts kept", "instructions a step", "to read a text", "RAM to train", "peak RAM"),
-    "off numpy by",
+    *("model", "scheme", "core", "head", "texts kept", "instructions a step", "to read a text", "RAM to train"),
+    *("peak RAM", "off numpy by"),
 )
 
 
@@ -238,8 +238,8 @@ def costs(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for cell in row.cost:
             values, facts = cell.values, cell.facts
-            shown = [row.model, cell.target, f"{facts['classes']} x {facts['features']}, batch {facts['batch']}"]
-            shown.append(f"{facts['examples']}")
+            shown = [row.model, row.scheme, cell.target]
+            shown += [f"{facts['classes']} x {facts['features']}, batch {facts['batch']}", f"{facts['examples']}"]
             shown += [_count(values.get(name)) for name in ("step_instructions", "reading_instructions")]
             shown += [_count(values.get(name)) for name in ("training_bytes", "peak_bytes")]
             lines.append(line([*shown, f"{facts['parity_error']:.1g}"]))
