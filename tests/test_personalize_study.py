@@ -409,7 +409,8 @@ def test_a_wrong_file_is_told_which_word(tmp_path: Path, text: str, error: type[
 def test_the_committed_studies_name_what_there_is(file: Path) -> None:
     wanted = Study(**experiment.read(file, Study))
     study._check(wanted)
-    assert wanted.dataset == file.stem and len(wanted.seeds) == 3 and wanted.arms == Study().arms
+    assert file.stem in (wanted.dataset, f"{wanted.dataset}_{wanted.scheme}")
+    assert len(wanted.seeds) == 3 and wanted.arms == Study().arms
 
 
 @pytest.mark.parametrize(
