@@ -578,6 +578,17 @@ def test_a_model_without_a_program_is_said_to_have_no_artefact() -> None:
         robust.shipped(counting().model, ["good tea"])
 
 
+@pytest.mark.parametrize("weight", [float("nan"), 1e12])
+def test_a_copy_that_learned_itself_out_of_all_bounds_ends_no_study(weight: float) -> None:
+    """A study notes what could not be measured, and goes on."""
+    model = small("fastgrnn").copied()
+    with torch.no_grad():
+        for parameter in cast(torch.nn.Module, model).parameters():
+            parameter.fill_(weight)
+    with pytest.raises(CouldNotMeasure, match="the personal copy has no artefact"):
+        robust.shipped(model, ["good tea"])
+
+
 def test_attacks_are_counted_on_all_texts_and_on_the_rare_labels() -> None:
     base = small("fastgrnn")
     attack = registry.attack("deepwordbug")

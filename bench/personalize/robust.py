@@ -19,7 +19,7 @@ from grit.bench.export import packing
 from grit.bench.export.quantise import quantise
 from grit.bench.personalize.arms import WithExtractor, WithToken
 from grit.bench.twin import Twin
-from grit.bench.types import Artefact, Attack, CouldNotMeasure, Example, Model, Outcome, Program, Rows
+from grit.bench.types import Artefact, Attack, CouldNotMeasure, Example, MalformedInput, Model, Outcome, Program, Rows
 from grit.bench.victim import Victim
 
 USER_WORD = "\ue000"  # a private-use character: one token, and in no text that was normalised and meant to be read
@@ -87,7 +87,10 @@ def _program(model: Model) -> Program:
 
 
 def _artefact(program: Program, texts: Sequence[str]) -> Artefact:
-    return packing.artefact(packing.pack(quantise(program, texts)))
+    try:
+        return packing.artefact(packing.pack(quantise(program, texts)))
+    except MalformedInput as error:  # a copy that learned itself out of all bounds ends no study
+        raise CouldNotMeasure(f"the personal copy has no artefact: {error}") from error
 
 
 def with_word(program: Program, vector: torch.Tensor) -> Program:
