@@ -314,7 +314,7 @@ def test_costs_are_shown_as_counts() -> None:
         facts={"classes": 2, "features": 5, "batch": 8, "examples": 4, "parity_error": 2e-7},
     )
     text = board.markdown([*rows[:-1], msgspec.structs.replace(rows[-1], cost=(cell,))])
-    assert "| m | emu://cortex-m4 | 2 x 5, batch 8 | 4 | 12,345 | - | 678 | - | 2e-07 |" in text
+    assert "| m | natural | emu://cortex-m4 | 2 x 5, batch 8 | 4 | 12,345 | - | 678 | - | 2e-07 |" in text
     assert (
         "cutting and looking up are left out" in text and "a C program of its own, head.c, on states in float" in text
     )
