@@ -138,8 +138,8 @@ _HEADINGS = (
 _BELOW = """\
 - Behind: by how many points the scheme with the model's best worst case is above this one, over the seeds that both
   have; 95 % by a paired bootstrap over the examples. What a seed does is seen beside it.
-- Training, min: minutes by the clock, a seed each, on one thread of {machines}; other work ran beside it. The first
-  student of a run also waits for its teacher's lessons; training the teacher is not counted.
+- Training, min: minutes by the clock, a seed each, on one thread of {machines}; other work may have
+  run beside it. The first student of a run also waits for its teacher's lessons; training the teacher is not counted.
 """
 
 
