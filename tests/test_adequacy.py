@@ -287,7 +287,7 @@ def test_a_model_that_masks_its_answers_withstands_even_without_bounds(masked: s
 def test_the_canary_of_over_confidence_fools_the_stock_objective_and_no_strong_one() -> None:
     """Logits times 1,000 change no prediction. Softmax saturates, and an attack that follows it sees nothing move."""
     some = examples(40)
-    stock = replace(registry.attack("deepwordbug.textattack"), threat=Threat(spaces=("characters",), max_words=0.5))  # type: ignore[type-var]
+    stock = replace(registry.attack("deepwordbug.textattack"), threat=Threat(spaces=("characters",), max_words=0.5))  # type: ignore[type-var]  # a dataclass by contract
     robust = {
         (name, scale): sum(
             outcome.outcome == "survived"

@@ -363,7 +363,7 @@ def test_what_hotflip_lacks_it_says_before_it_asks(
 def test_hotflip_writes_near_words_of_the_same_part_of_speech(row: list[float], tagger: None, tmp_path: Path) -> None:
     """One candidate a step; where a constraint refuses it the search is over, at most two words are changed."""
     path = vectors(tmp_path, good=[1.0, 0.0], boat=[1.0, 0.0], fine=row, dusk=row)
-    attack = replace(registry.attack("hotflip.textattack"), embedding=path)  # type: ignore[type-var]
+    attack = replace(registry.attack("hotflip.textattack"), embedding=path)  # type: ignore[type-var]  # a dataclass by contract
     text = Text("good boat far out", attack.threat, vocabulary=("fine", "tiny", "dusk"))
     steps = attack.attack(text, 0, random.Random(1))
     asked: list[Any] = [next(steps)]

@@ -336,7 +336,7 @@ def test_what_differs_from_a_suite_is_none(change: str) -> None:
     else:
         name = "pwws.strong+thesaurus"
         threat = dataclasses.replace(found[name].threat, max_words=0.1)
-        found[name] = dataclasses.replace(found[name], threat=threat)  # type: ignore[type-var]
+        found[name] = dataclasses.replace(found[name], threat=threat)  # type: ignore[type-var]  # a dataclass by contract
     assert experiment.suite(found) == ("", "")
 
 

@@ -48,7 +48,7 @@ def attack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(nltk, "pos_tag", lambda tokens, tagset: [(t, TAGS.get(t, "NOUN")) for t in tokens])
     path = tmp_path / "vectors.npz"
     np.savez(path, words=np.array(list(ROWS)), vectors=np.array(list(ROWS.values())))
-    yield replace(registry.attack("hotflip.words"), embedding=str(path))  # type: ignore[type-var]
+    yield replace(registry.attack("hotflip.words"), embedding=str(path))  # type: ignore[type-var]  # a dataclass by contract
     _textattack._tag.cache_clear()
 
 

@@ -78,7 +78,7 @@ def members() -> dict[str, Attack]:
     """The members of the suites, on a budget that ends within some searches."""
     found = suites.attacks(suites.load("std@2"), "default")
     return {
-        name: replace(attack, threat=replace(attack.threat, max_queries=BUDGET))  # type: ignore[type-var]
+        name: replace(attack, threat=replace(attack.threat, max_queries=BUDGET))  # type: ignore[type-var]  # a dataclass by contract
         for name, attack in found.items()
     }
 
